@@ -1,0 +1,295 @@
+//! One error for the whole crate: what was tried, on which object, what was found, what to do.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::sync::Arc;
+
+/// The crate's result: `Err` is [`Error`] unless said otherwise.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What kind of failure an [`Error`] is.
+///
+/// More kinds may come, so a `match` needs a last arm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// A live segment of that name exists.
+    AlreadyExists,
+    /// No segment of that name exists.
+    NotFound,
+    /// The segment holds another type; [`Error::mismatch`] has both sides.
+    TypeMismatch,
+    /// What lies under that name is not a whole segment of this format.
+    BadSegment,
+    /// An argument cannot be right: a name, a length, a count of zero.
+    InvalidInput,
+    /// Index or range beyond the end.
+    OutOfBounds,
+    /// The memory, or the room in `/dev/shm`, is not there.
+    OutOfMemory,
+    /// The kernel says that this user may not.
+    PermissionDenied,
+    /// Another holds the lock, or the queue of the pool is full, and the call was not to wait.
+    WouldBlock,
+    /// The time given was over first.
+    Timeout,
+    /// A process died while it held the lock: the data is as it left it.
+    OwnerDied,
+    /// This thread holds the lock already.
+    Deadlock,
+    /// The array was frozen: it can be read only.
+    Frozen,
+    /// The handle or pool was inherited by `fork`; only the process that made it may use it.
+    Forked,
+    /// The thing behind a handle has gone with its last holder.
+    Gone,
+    /// The pool was closed or terminated: it takes no new work.
+    Closed,
+    /// `join` was called before `close` or `terminate`.
+    StillRunning,
+    /// The task was cancelled, or its pool terminated before it was done.
+    Cancelled,
+    /// The task panicked; [`Error::panic`] has message, place and backtrace.
+    TaskPanicked,
+    /// The worker process died while it ran this item; [`Error::death`] says of what.
+    WorkerDied,
+    /// The initialiser of the pool panicked, or its worker died in it.
+    InitFailed,
+    /// Workers die faster than they can be replaced; the pool gave up.
+    WorkersKeepDying,
+    /// A value could not be turned into bytes.
+    Encode,
+    /// Bytes could not be turned back into a value.
+    Decode,
+    /// The function is not part of this program, so no worker can find it.
+    FunctionNotInProgram,
+    /// A started worker never became one: the start hook did not run in it.
+    HookDidNotRun,
+    /// Built without the feature `auto`, and `multiproc::init()` was not called.
+    NotInitialised,
+    /// The crate sits in a shared library of another program.
+    InSharedLibrary,
+    /// `/proc/self/exe` is not this program.
+    ForeignExecutable,
+    /// The worker runs another build than its parent.
+    WorkerMismatch,
+    /// A program with set-user-id or file capabilities starts no workers.
+    Privileged,
+    /// Bytes in shared memory make no sense.
+    Corrupted,
+    /// Any other refusal of the operating system.
+    Os,
+}
+
+/// How and where a task panicked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TaskPanic {
+    /// The panic's message.
+    pub message: String,
+    /// File, line and column of the panic.
+    pub location: String,
+    /// The worker's stack, with symbols where the program has them; empty if `RUST_BACKTRACE=0`.
+    pub backtrace: String,
+    /// Position of the item in the input of `map` and its kin, 0 for a single task.
+    pub index: usize,
+    /// Process id of the worker, which lives on.
+    pub pid: u32,
+}
+
+/// How a worker process ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WorkerDeath {
+    /// Process id the worker had.
+    pub pid: u32,
+    /// Place of the worker in the pool, from 0.
+    pub worker: usize,
+    /// The signal that killed it.
+    pub signal: Option<i32>,
+    /// The code it exited with.
+    pub exit_code: Option<i32>,
+    /// Position of the item in the input of `map` and its kin, 0 for a single task.
+    pub item: usize,
+}
+
+/// Any failure of this crate.
+///
+/// Cheap to clone. [`kind`](Error::kind) is for programs, `Display` for people: it says what was tried, on which object, what was
+/// found, and where it can, what to do.
+#[derive(Clone)]
+pub struct Error(Arc<Inner>);
+
+struct Inner {
+    kind: ErrorKind,
+    message: String,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+    data: Data,
+}
+
+enum Data {
+    None,
+    Mismatch { expected: String, found: String },
+    Panic(TaskPanic),
+    Death(WorkerDeath),
+}
+
+impl Error {
+    /// What kind of failure this is.
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// Expected and found type of a [`ErrorKind::TypeMismatch`].
+    pub fn mismatch(&self) -> Option<(&str, &str)> {
+        match &self.0.data {
+            Data::Mismatch { expected, found } => Some((expected, found)),
+            _ => None,
+        }
+    }
+
+    /// Message, place and backtrace of a [`ErrorKind::TaskPanicked`].
+    pub fn panic(&self) -> Option<&TaskPanic> {
+        match &self.0.data {
+            Data::Panic(panic) => Some(panic),
+            _ => None,
+        }
+    }
+
+    /// Pid and status of a [`ErrorKind::WorkerDied`].
+    pub fn death(&self) -> Option<&WorkerDeath> {
+        match &self.0.data {
+            Data::Death(death) => Some(death),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self::build(kind, message.into(), None, Data::None)
+    }
+
+    pub(crate) fn with_source(
+        kind: ErrorKind,
+        message: impl Into<String>,
+        source: impl Into<Box<dyn StdError + Send + Sync>>,
+    ) -> Self {
+        Self::build(kind, message.into(), Some(source.into()), Data::None)
+    }
+
+    pub(crate) fn type_mismatch(object: &str, expected: String, found: String) -> Self {
+        let message =
+            format!("cannot open {object}: it holds {found}, this program expects {expected}");
+        Self::build(
+            ErrorKind::TypeMismatch,
+            message,
+            None,
+            Data::Mismatch { expected, found },
+        )
+    }
+
+    pub(crate) fn task_panicked(panic: TaskPanic) -> Self {
+        let message = format!(
+            "task for item {} panicked at {}: {}",
+            panic.index, panic.location, panic.message
+        );
+        Self::build(ErrorKind::TaskPanicked, message, None, Data::Panic(panic))
+    }
+
+    pub(crate) fn worker_died(death: WorkerDeath) -> Self {
+        let how = match (death.signal, death.exit_code) {
+            (Some(signal), _) => format!("was killed by {}", signal_name(signal)),
+            (_, Some(code)) => format!("exited with code {code}"),
+            _ => "ended, its status was collected by the program's own wait".to_owned(),
+        };
+        let message = format!(
+            "worker {} (pid {}) {how} while running item {}",
+            death.worker, death.pid, death.item
+        );
+        Self::build(ErrorKind::WorkerDied, message, None, Data::Death(death))
+    }
+
+    /// The one place where an errno becomes a kind. `tried` names the call's purpose and object.
+    pub(crate) fn os(tried: impl fmt::Display, error: std::io::Error) -> Self {
+        use std::io::ErrorKind as Io;
+        let kind = match (error.kind(), error.raw_os_error()) {
+            (Io::NotFound, _) => ErrorKind::NotFound,
+            (Io::AlreadyExists, _) => ErrorKind::AlreadyExists,
+            (Io::PermissionDenied, _) => ErrorKind::PermissionDenied,
+            (Io::OutOfMemory | Io::StorageFull | Io::QuotaExceeded | Io::FileTooLarge, _) => {
+                ErrorKind::OutOfMemory
+            }
+            (Io::TimedOut, _) => ErrorKind::Timeout,
+            _ => ErrorKind::Os,
+        };
+        let hint = match error.raw_os_error() {
+            Some(libc_errno::EMFILE) => {
+                "; raise the limit of open files (ulimit -n) or hold fewer handles"
+            }
+            Some(libc_errno::EAGAIN) => {
+                "; a limit of processes or threads is reached (ulimit -u, pids.max)"
+            }
+            _ if kind == ErrorKind::OutOfMemory => {
+                "; ask for less, or enlarge /dev/shm or the memory limit"
+            }
+            _ => "",
+        };
+        Self::build(
+            kind,
+            format!("{tried}: {error}{hint}"),
+            Some(Box::new(error)),
+            Data::None,
+        )
+    }
+
+    fn build(
+        kind: ErrorKind,
+        message: String,
+        source: Option<Box<dyn StdError + Send + Sync>>,
+        data: Data,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            kind,
+            message,
+            source,
+            data,
+        }))
+    }
+}
+
+/// The two errno values that deserve advice, spelled here since `libc::` is for `sys` alone; equal on every Linux port we build for.
+mod libc_errno {
+    pub(super) const EAGAIN: i32 = 11;
+    pub(super) const EMFILE: i32 = 24;
+}
+
+/// `SIGKILL (9)` for 9.
+pub(crate) fn signal_name(signal: i32) -> String {
+    match nix::sys::signal::Signal::try_from(signal) {
+        Ok(name) => format!("{} ({signal})", name.as_str()),
+        Err(_) => format!("signal {signal}"),
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.message)
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {}", self.0.kind, self.0.message)?;
+        match &self.0.data {
+            Data::Panic(panic) if !panic.backtrace.is_empty() => {
+                write!(f, "\nin the worker:\n{}", panic.backtrace)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source.as_deref().map(|source| source as _)
+    }
+}

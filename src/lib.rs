@@ -1,0 +1,16 @@
+//! Python's `multiprocessing` for Rust.
+#![deny(unsafe_code)]
+#![allow(dead_code, reason = "the house is being built")]
+
+#[cfg(not(target_os = "linux"))]
+compile_error!("multiproc runs on Linux only: it is built on futexes, memfd, pidfd and /proc");
+#[cfg(not(target_pointer_width = "64"))]
+compile_error!("multiproc needs a 64-bit target: its shared words and offsets are 64 bits wide");
+
+mod error;
+mod mem;
+mod primitive;
+mod sys;
+
+pub use bytemuck::{self, Pod, Zeroable};
+pub use error::{Error, ErrorKind, Result, TaskPanic, WorkerDeath};

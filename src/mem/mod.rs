@@ -1,0 +1,8 @@
+//! Floor 2: memory. The one door from an offset to a reference, the versioned header, the arena.
+
+#![expect(
+    unsafe_code,
+    reason = "references out of mapped memory are made on this floor and nowhere else"
+)]
+
+pub(crate) mod place;

@@ -1,0 +1,60 @@
+//! The only import of atomics. Everything above takes them from here, so that a model checker can put its own in their place.
+
+pub(crate) use std::hint::spin_loop;
+#[expect(
+    clippy::disallowed_types,
+    reason = "this is the door they come through"
+)]
+pub(crate) use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
+
+/// A flag that is raised once and stays: what was written before `raise` is seen after `is_raised` said yes.
+#[derive(Debug, Default)]
+pub(crate) struct Flag(AtomicBool);
+
+impl Flag {
+    pub(crate) const fn new() -> Self {
+        Self(AtomicBool::new(false))
+    }
+
+    pub(crate) fn raise(&self) {
+        // ORDERING: Release pairs with the Acquire in `is_raised`.
+        self.0.store(true, Ordering::Release);
+    }
+
+    /// Raises the flag and tells whether it was raised before: exactly one caller is told no.
+    pub(crate) fn raise_once(&self) -> bool {
+        self.0.swap(true, Ordering::AcqRel)
+    }
+
+    pub(crate) fn is_raised(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// A number that only identifies or counts: no other memory is ordered by it.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(crate) const fn new(first: u64) -> Self {
+        Self(AtomicU64::new(first))
+    }
+
+    /// Adds one; returns the value before.
+    pub(crate) fn next(&self) -> u64 {
+        self.0.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+}
+
+/// Keeps a word apart from its neighbours: 128 bytes, since processors fetch lines in pairs.
+#[derive(Debug, Default)]
+#[repr(C, align(128))]
+pub(crate) struct Padded<T>(pub(crate) T);

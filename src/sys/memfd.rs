@@ -1,0 +1,72 @@
+//! Memory without a name: `memfd_create(2)`, sealed so that nobody can shrink it under our feet.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::fcntl::{FallocateFlags, FcntlArg, SealFlag, fallocate, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+
+/// A new memory file of `len` bytes, all zero, that can neither shrink nor grow. No page of it exists before it is touched or
+/// [`reserve`]d.
+pub(crate) fn create(name: &str, len: u64) -> io::Result<OwnedFd> {
+    let name = std::ffi::CString::new(name)?;
+    let fd = memfd_create(&*name, MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
+    let len = i64::try_from(len).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
+    nix::unistd::ftruncate(&fd, len)?;
+    seal(
+        &fd,
+        SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL,
+    )?;
+    Ok(fd)
+}
+
+fn seal(fd: &OwnedFd, seals: SealFlag) -> io::Result<()> {
+    fcntl(fd, FcntlArg::F_ADD_SEALS(seals))?;
+    Ok(())
+}
+
+/// Whether `fd` is a memory file that nobody can shrink: only such a file is mapped when it came from another process.
+pub(crate) fn cannot_shrink(fd: BorrowedFd<'_>) -> bool {
+    fcntl(fd, FcntlArg::F_GET_SEALS)
+        .is_ok_and(|seals| SealFlag::from_bits_truncate(seals).contains(SealFlag::F_SEAL_SHRINK))
+}
+
+/// Length of the file behind `fd`.
+pub(crate) fn len(fd: BorrowedFd<'_>) -> io::Result<u64> {
+    Ok(u64::try_from(nix::sys::stat::fstat(fd)?.st_size).unwrap_or(0))
+}
+
+/// Makes pages exist behind `offset..offset + len` now, so that touching them later cannot fail: no SIGBUS on a full `/dev/shm`.
+pub(crate) fn reserve(fd: BorrowedFd<'_>, offset: u64, len: u64) -> io::Result<()> {
+    if len == 0 {
+        return Ok(());
+    }
+    let too_much = || io::Error::from(io::ErrorKind::OutOfMemory);
+    let (offset, len) = (
+        i64::try_from(offset).map_err(|_| too_much())?,
+        i64::try_from(len).map_err(|_| too_much())?,
+    );
+    // KEEP_SIZE: a mode of its own is not needed, the file has its length; and a sealed file refuses to grow.
+    loop {
+        match fallocate(fd, FallocateFlags::FALLOC_FL_KEEP_SIZE, offset, len) {
+            Err(nix::errno::Errno::EINTR) => {}
+            other => return Ok(other?),
+        }
+    }
+}
+
+/// Gives the pages behind `offset..offset + len` back; they read as zero afterwards.
+pub(crate) fn punch(fd: BorrowedFd<'_>, offset: u64, len: u64) -> io::Result<()> {
+    let mode = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+    Ok(fallocate(
+        fd,
+        mode,
+        offset.cast_signed(),
+        len.cast_signed(),
+    )?)
+}
+
+/// For messages: the descriptor's number.
+pub(crate) fn number(fd: &impl AsFd) -> i32 {
+    fd.as_fd().as_raw_fd()
+}

@@ -1,0 +1,13 @@
+//! Floor 1: what we ask of Linux. The only files that say `libc::`.
+
+#![expect(
+    unsafe_code,
+    reason = "system calls are made on this floor and nowhere else"
+)]
+
+pub(crate) mod clock;
+pub(crate) mod fork;
+pub(crate) mod futex;
+pub(crate) mod map;
+pub(crate) mod memfd;
+pub(crate) mod process;
