@@ -113,7 +113,7 @@ impl Region {
             .cast::<T>();
         Ok(Placed {
             target,
-            _keep: self.keeper(),
+            keep: self.keeper(),
         })
     }
 
@@ -132,7 +132,7 @@ impl Region {
         let first = self.pointer(offset, len, align_of::<T>())?.cast::<T>();
         Ok(Placed {
             target: NonNull::slice_from_raw_parts(first, count),
-            _keep: self.keeper(),
+            keep: self.keeper(),
         })
     }
 
@@ -196,7 +196,7 @@ impl fmt::Debug for Region {
 /// A checked reference into a [`Region`] that keeps the region mapped.
 pub(crate) struct Placed<T: Shared + ?Sized> {
     target: NonNull<T>,
-    _keep: Arc<dyn Any + Send + Sync>,
+    keep: Arc<dyn Any + Send + Sync>,
 }
 
 // SAFETY: it is `&T` with an owner, and `Shared` implies `Sync`.
@@ -207,7 +207,7 @@ unsafe impl<T: Shared + ?Sized> Sync for Placed<T> {}
 impl<T: Shared + ?Sized> Deref for Placed<T> {
     type Target = T;
     fn deref(&self) -> &T {
-        // SAFETY: checked for bounds and alignment when made, mapped while `_keep` lives, and `Shared` allows others to write.
+        // SAFETY: checked for bounds and alignment when made, mapped while `keep` lives, and `Shared` allows others to write.
         unsafe { self.target.as_ref() }
     }
 }
@@ -216,7 +216,7 @@ impl<T: Shared + ?Sized> Clone for Placed<T> {
     fn clone(&self) -> Self {
         Self {
             target: self.target,
-            _keep: Arc::clone(&self._keep),
+            keep: Arc::clone(&self.keep),
         }
     }
 }
