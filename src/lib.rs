@@ -10,7 +10,16 @@ compile_error!("multiproc needs a 64-bit target: its shared words and offsets ar
 mod error;
 mod mem;
 mod primitive;
+mod spawn;
 mod sys;
 
 pub use bytemuck::{self, Pod, Zeroable};
 pub use error::{Error, ErrorKind, Result, TaskPanic, WorkerDeath};
+
+/// Becomes a worker if this process was started as one by a pool of this program; otherwise returns at once.
+///
+/// Not needed with the feature `auto`, which is on by default. Without it, call it as the first statement of `main`: a worker never
+/// returns from here.
+pub fn init() {
+    spawn::hook::init();
+}
