@@ -7,9 +7,11 @@ compile_error!("multiproc runs on Linux only: it is built on futexes, memfd, pid
 #[cfg(not(target_pointer_width = "64"))]
 compile_error!("multiproc needs a 64-bit target: its shared words and offsets are 64 bits wide");
 
+mod codec;
 mod error;
 mod mem;
 mod primitive;
+mod ring;
 mod spawn;
 mod sys;
 
