@@ -43,10 +43,17 @@ pub(crate) fn raw<T: 'static>(value: &T) -> Option<&[u8]> {
 }
 
 /// A number or `Vec` of numbers of `len` bytes, which `fill` writes. `None` if `T` is neither.
-pub(crate) fn from_raw<T: 'static>(len: usize, fill: impl FnOnce(&mut [u8])) -> Option<Result<T, Reason>> {
+pub(crate) fn from_raw<T: 'static>(
+    len: usize,
+    fill: impl FnOnce(&mut [u8]),
+) -> Option<Result<T, Reason>> {
     let mut value: Option<T> = None;
     let slot: &mut dyn Any = &mut value;
-    let odd = |size: usize| Some(Err(format!("{len} bytes are no whole number of {size}-byte numbers")));
+    let odd = |size: usize| {
+        Some(Err(format!(
+            "{len} bytes are no whole number of {size}-byte numbers"
+        )))
+    };
     macro_rules! look {
         ($($number:ty)*) => { $(
             if let Some(slot) = slot.downcast_mut::<Option<Vec<$number>>>() {
@@ -114,7 +121,11 @@ pub(crate) fn decode<T: DeserializeOwned + 'static>(bytes: &[u8]) -> Result<T, R
         return value;
     }
     let (value, rest) = postcard::take_from_bytes(bytes).map_err(|error| error.to_string())?;
-    if rest.is_empty() { Ok(value) } else { Err(format!("{} bytes were left over", rest.len())) }
+    if rest.is_empty() {
+        Ok(value)
+    } else {
+        Err(format!("{} bytes were left over", rest.len()))
+    }
 }
 
 #[cfg(test)]
@@ -158,7 +169,11 @@ mod tests {
 
     #[test]
     fn a_length_that_fits_no_number_is_an_error() {
-        assert!(decode::<Vec<u64>>(&[1, 2, 3]).unwrap_err().contains("whole number"));
+        assert!(
+            decode::<Vec<u64>>(&[1, 2, 3])
+                .unwrap_err()
+                .contains("whole number")
+        );
         assert!(decode::<u32>(&[]).is_err());
     }
 

@@ -13,6 +13,7 @@ mod mem;
 mod primitive;
 mod ring;
 mod spawn;
+mod sync;
 mod sys;
 
 pub use bytemuck::{self, Pod, Zeroable};

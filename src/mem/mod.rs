@@ -5,4 +5,5 @@
     reason = "references out of mapped memory are made on this floor and nowhere else"
 )]
 
+pub(crate) mod arena;
 pub(crate) mod place;

@@ -58,9 +58,16 @@ pub(crate) struct NoRoom;
 
 impl Publisher {
     pub(crate) fn new(cells: usize, slots: usize) -> Self {
-        assert!(cells.is_power_of_two() && cells >= slots, "every slot can have a hint in the ring");
+        assert!(
+            cells.is_power_of_two() && cells >= slots,
+            "every slot can have a hint in the ring"
+        );
         let never = Hint::new(0, 0, 0);
-        Self { tail: 0, written: vec![never; cells], slots: vec![(0, false); slots] }
+        Self {
+            tail: 0,
+            written: vec![never; cells],
+            slots: vec![(0, false); slots],
+        }
     }
 
     /// Publishes `slot`, whose payload is written, under its next generation, which is returned.
@@ -73,9 +80,15 @@ impl Publisher {
         *generation = generation.wrapping_add(1);
         *outstanding = true;
         let generation = *generation;
-        let ready = Truth { generation, state: State::Ready, owner: 0 };
+        let ready = Truth {
+            generation,
+            state: State::Ready,
+            owner: 0,
+        };
         // ORDERING: Release pairs with the Acquire of the claim's swap: whoever sees READY sees the payload.
-        tasks.slots[slot as usize].word.store(ready.pack(), Ordering::Release);
+        tasks.slots[slot as usize]
+            .word
+            .store(ready.pack(), Ordering::Release);
         let hint = Hint::new(turn(self.tail, tasks.log2()), slot, generation);
         self.written[at] = hint;
         // ORDERING: Release pairs with the Acquire load in `claim`: whoever sees the hint sees READY.
@@ -91,21 +104,32 @@ impl Publisher {
 
     /// The outstanding generation of `slot`, if its task is outstanding.
     pub(crate) fn outstanding(&self, slot: u32) -> Option<u32> {
-        self.slots.get(slot as usize).filter(|slot| slot.1).map(|slot| slot.0)
+        self.slots
+            .get(slot as usize)
+            .filter(|slot| slot.1)
+            .map(|slot| slot.0)
     }
 
     /// Whether `hint`, as a record or cell carries it, means the outstanding task of its slot.
     pub(crate) fn is_current(&self, hint: Hint) -> Option<u32> {
-        self.outstanding(hint.slot).filter(|generation| hint.means(*generation))
+        self.outstanding(hint.slot)
+            .filter(|generation| hint.means(*generation))
     }
 
     fn is_dead(&self, tasks: Tasks<'_>, old: Hint) -> bool {
         if old.turn == 0 {
             return true;
         }
-        let Some(generation) = self.is_current(old) else { return true };
+        let Some(generation) = self.is_current(old) else {
+            return true;
+        };
         let truth = tasks.slots[old.slot as usize].truth();
-        truth != Truth { generation, state: State::Ready, owner: 0 }
+        truth
+            != Truth {
+                generation,
+                state: State::Ready,
+                owner: 0,
+            }
     }
 }
 
@@ -128,7 +152,11 @@ pub(crate) struct Claimer {
 impl Claimer {
     pub(crate) fn new(tasks: Tasks<'_>, me: u16) -> Self {
         // ORDERING: Acquire pairs with the AcqRel raise: positions before the head were dead when it was raised.
-        Self { position: tasks.head.load(Ordering::Acquire), me, corrupt: 0 }
+        Self {
+            position: tasks.head.load(Ordering::Acquire),
+            me,
+            corrupt: 0,
+        }
     }
 
     pub(crate) fn position(&self) -> u64 {
@@ -175,11 +203,23 @@ impl Claimer {
         if truth.state != State::Ready || !hint.means(truth.generation) {
             return None;
         }
-        let running = Truth { generation: truth.generation, state: State::Running, owner: self.me };
+        let running = Truth {
+            generation: truth.generation,
+            state: State::Running,
+            owner: self.me,
+        };
         // ORDERING: AcqRel. Acquire pairs with the publisher's Release: the payload is seen. Release orders what this worker stored before
         // (its cleared progress word) before the claim. This is the claim's linearization point. Relaxed on failure: nothing is used.
-        let swap = slot.word.compare_exchange(truth.pack(), running.pack(), Ordering::AcqRel, Ordering::Relaxed);
-        swap.ok().map(|_| Claimed { slot: hint.slot, generation: truth.generation })
+        let swap = slot.word.compare_exchange(
+            truth.pack(),
+            running.pack(),
+            Ordering::AcqRel,
+            Ordering::Relaxed,
+        );
+        swap.ok().map(|_| Claimed {
+            slot: hint.slot,
+            generation: truth.generation,
+        })
     }
 
     fn raise(&self, head: &AtomicU64) {
@@ -211,7 +251,11 @@ mod tests {
         }
 
         fn tasks(&self) -> Tasks<'_> {
-            Tasks { head: &self.head, cells: &self.cells, slots: &self.slots }
+            Tasks {
+                head: &self.head,
+                cells: &self.cells,
+                slots: &self.slots,
+            }
         }
     }
 

@@ -20,8 +20,12 @@
 //! Sources: claim by naming the owner after Friedman et al., "A persistent lock-free queue for non-volatile memory" (PPoPP 2018); turns in
 //! the cells after Vyukov's bounded queue; the rest is argued in the crate's docs.
 
-#![expect(unsafe_code, reason = "says of its slot that it may lie in shared memory")]
+#![expect(
+    unsafe_code,
+    reason = "says of its slot that it may lie in shared memory"
+)]
 
 pub(crate) mod claim;
+pub(crate) mod line;
 pub(crate) mod record;
 pub(crate) mod slot;

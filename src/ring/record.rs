@@ -21,7 +21,10 @@ pub(crate) struct Full;
 impl Writer {
     /// Goes on at `tail`, where the parent reads next.
     pub(crate) fn new(tail: u64) -> Self {
-        Self { tail, read_up_to: tail }
+        Self {
+            tail,
+            read_up_to: tail,
+        }
     }
 
     /// Position of the next record.
@@ -30,7 +33,11 @@ impl Writer {
     }
 
     /// The record to fill next; `read` is the parent's published reading position.
-    pub(crate) fn next<'a>(&mut self, records: &'a [Slot], read: &AtomicU64) -> Result<&'a Slot, Full> {
+    pub(crate) fn next<'a>(
+        &mut self,
+        records: &'a [Slot],
+        read: &AtomicU64,
+    ) -> Result<&'a Slot, Full> {
         let capacity = records.len() as u64;
         if self.tail.wrapping_sub(self.read_up_to) >= capacity {
             // ORDERING: Acquire pairs with the parent's Release store: it has copied out what lay before.
@@ -46,7 +53,9 @@ impl Writer {
     pub(crate) fn publish(&mut self, records: &[Slot], slot: u32, generation: u32) {
         let hint = Hint::new(turn(self.tail, records.len().ilog2()), slot, generation);
         // ORDERING: Release pairs with the Acquire load in `Reader::next`: who sees the turn sees the payload.
-        records[self.tail as usize & (records.len() - 1)].word.store(hint.pack(), Ordering::Release);
+        records[self.tail as usize & (records.len() - 1)]
+            .word
+            .store(hint.pack(), Ordering::Release);
         self.tail += 1;
     }
 }
@@ -69,7 +78,8 @@ impl Reader {
 
     /// The next record and what its word says. Call [`advance`](Self::advance) when its payload is copied out.
     pub(crate) fn next<'a>(&self, records: &'a [Slot]) -> Option<(Hint, &'a Slot)> {
-        self.peek(records).map(|hint| (hint, &records[self.head as usize & (records.len() - 1)]))
+        self.peek(records)
+            .map(|hint| (hint, &records[self.head as usize & (records.len() - 1)]))
     }
 
     fn peek(&self, records: &[Slot]) -> Option<Hint> {

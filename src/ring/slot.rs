@@ -73,17 +73,33 @@ impl Slot {
 
     /// Hands the slot back to the parent with the result in its payload: the way out when the worker's records are all unread.
     pub(crate) fn finish(&self, generation: u32, worker: u16) {
-        let done = Truth { generation, state: State::Done, owner: worker };
+        let done = Truth {
+            generation,
+            state: State::Done,
+            owner: worker,
+        };
         // ORDERING: Release pairs with the Acquire in `truth`, by which the parent finds the result.
         self.word.store(done.pack(), Ordering::Release);
     }
 
     /// Withdraws a task that no worker has claimed. False if one has: then it runs or ran.
     pub(crate) fn cancel(&self, generation: u32) -> bool {
-        let ready = Truth { generation, state: State::Ready, owner: 0 }.pack();
-        let cancelled = Truth { generation, state: State::Cancelled, owner: 0 }.pack();
+        let ready = Truth {
+            generation,
+            state: State::Ready,
+            owner: 0,
+        }
+        .pack();
+        let cancelled = Truth {
+            generation,
+            state: State::Cancelled,
+            owner: 0,
+        }
+        .pack();
         // ORDERING: AcqRel against the claim's compare-and-swap: exactly one of the two succeeds. Relaxed on failure: nothing is read.
-        self.word.compare_exchange(ready, cancelled, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        self.word
+            .compare_exchange(ready, cancelled, Ordering::AcqRel, Ordering::Relaxed)
+            .is_ok()
     }
 }
 
@@ -122,7 +138,11 @@ impl Truth {
             4 => State::Cancelled,
             _ => State::Broken,
         };
-        Self { generation: (word >> 32) as u32, state, owner: word as u16 }
+        Self {
+            generation: (word >> 32) as u32,
+            state,
+            owner: word as u16,
+        }
     }
 }
 
@@ -142,15 +162,25 @@ const LOW_24: u32 = (1 << 24) - 1;
 
 impl Hint {
     pub(super) fn new(turn: u32, slot: u32, generation: u32) -> Self {
-        Self { turn, slot, generation: generation & LOW_20 }
+        Self {
+            turn,
+            slot,
+            generation: generation & LOW_20,
+        }
     }
 
     pub(super) fn pack(self) -> u64 {
-        u64::from(self.turn) << 40 | u64::from(self.slot & LOW_20) << 20 | u64::from(self.generation)
+        u64::from(self.turn) << 40
+            | u64::from(self.slot & LOW_20) << 20
+            | u64::from(self.generation)
     }
 
     pub(super) fn unpack(word: u64) -> Self {
-        Self { turn: (word >> 40) as u32, slot: (word >> 20) as u32 & LOW_20, generation: word as u32 & LOW_20 }
+        Self {
+            turn: (word >> 40) as u32,
+            slot: (word >> 20) as u32 & LOW_20,
+            generation: word as u32 & LOW_20,
+        }
     }
 
     /// Whether this hint means `generation` of its slot, as far as its 20 bits tell. An alias, 2^20 uses of one slot apart, can at worst

@@ -77,8 +77,11 @@ struct Descriptor<F: Frame> {
 struct Constant<R>(PhantomData<R>);
 
 impl<R: Routine> Constant<R> {
-    const DESCRIPTOR: &'static Descriptor<R::Frame> =
-        &Descriptor { magic: R::Frame::MAGIC, name: type_name::<R>, call: call::<R> };
+    const DESCRIPTOR: &'static Descriptor<R::Frame> = &Descriptor {
+        magic: R::Frame::MAGIC,
+        name: type_name::<R>,
+        call: call::<R>,
+    };
 }
 
 /// # Safety
@@ -120,8 +123,11 @@ impl Reference {
             );
             Error::new(ErrorKind::FunctionNotInProgram, message)
         };
-        if !image.is_text(address) || !image.is_data(descriptor, size_of::<Descriptor<R::Frame>>()) {
-            return Err(refused("it lies in a shared library or was made at run time"));
+        if !image.is_text(address) || !image.is_data(descriptor, size_of::<Descriptor<R::Frame>>())
+        {
+            return Err(refused(
+                "it lies in a shared library or was made at run time",
+            ));
         }
         let far = |_| refused("the program is larger than 4 GiB");
         let reference = Reference {
@@ -157,16 +163,26 @@ impl Reference {
         if fnv(FNV_START, (descriptor.name)().as_bytes()) != self.name {
             return Err("it has another type than its descriptor");
         }
-        Ok(Resolved { descriptor, function })
+        Ok(Resolved {
+            descriptor,
+            function,
+        })
     }
 
     /// As two words, for a slot.
     pub(crate) fn to_words(self) -> [u64; 2] {
-        [u64::from(self.descriptor) << 32 | u64::from(self.function), self.name]
+        [
+            u64::from(self.descriptor) << 32 | u64::from(self.function),
+            self.name,
+        ]
     }
 
     pub(crate) fn from_words([offsets, name]: [u64; 2]) -> Self {
-        Self { descriptor: (offsets >> 32) as u32, function: offsets as u32, name }
+        Self {
+            descriptor: (offsets >> 32) as u32,
+            function: offsets as u32,
+            name,
+        }
     }
 }
 
@@ -211,23 +227,53 @@ mod tests {
     }
 
     fn refusal<F: Frame>(reference: Reference) -> &'static str {
-        reference.resolve::<F>().err().expect("this reference must be refused")
+        reference
+            .resolve::<F>()
+            .err()
+            .expect("this reference must be refused")
     }
 
     #[test]
     fn a_reference_leads_back_to_its_function() {
         let mut sum = Sum(41);
-        Reference::from_words(reference().to_words()).resolve::<Sum>().unwrap().call(&mut sum);
+        Reference::from_words(reference().to_words())
+            .resolve::<Sum>()
+            .unwrap()
+            .call(&mut sum);
         assert_eq!(sum.0, 42);
     }
 
     #[test]
     fn wrong_references_are_refused_before_anything_is_called() {
         let good = reference();
-        assert!(refusal::<Sum>(Reference { descriptor: good.descriptor + 1, ..good }).contains("misaligned"));
-        assert!(refusal::<Sum>(Reference { descriptor: 0xffff_fff0, ..good }).contains("outside the program's data"));
-        assert!(refusal::<Sum>(Reference { function: good.descriptor, ..good }).contains("outside the program's text"));
-        assert!(refusal::<Sum>(Reference { name: good.name ^ 1, ..good }).contains("another type"));
+        assert!(
+            refusal::<Sum>(Reference {
+                descriptor: good.descriptor + 1,
+                ..good
+            })
+            .contains("misaligned")
+        );
+        assert!(
+            refusal::<Sum>(Reference {
+                descriptor: 0xffff_fff0,
+                ..good
+            })
+            .contains("outside the program's data")
+        );
+        assert!(
+            refusal::<Sum>(Reference {
+                function: good.descriptor,
+                ..good
+            })
+            .contains("outside the program's text")
+        );
+        assert!(
+            refusal::<Sum>(Reference {
+                name: good.name ^ 1,
+                ..good
+            })
+            .contains("another type")
+        );
         assert!(refusal::<Other>(good).contains("magic"));
     }
 

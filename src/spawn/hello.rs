@@ -39,7 +39,10 @@ impl Marker {
     /// Reads the value without allocating.
     pub(crate) fn parse(value: &CStr) -> Option<Self> {
         let (parent, hook) = value.to_str().ok()?.split_once(':')?;
-        Some(Self { parent: parent.parse().ok()?, hook: usize::from_str_radix(hook, 16).ok()? })
+        Some(Self {
+            parent: parent.parse().ok()?,
+            hook: usize::from_str_radix(hook, 16).ok()?,
+        })
     }
 }
 
@@ -66,13 +69,26 @@ impl Hello {
     }
 
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
-        let Self { protocol, build, build_id, hook, pointer_width } = self;
-        postcard::to_allocvec(&(protocol, build, build_id, hook, pointer_width)).expect("plain numbers encode")
+        let Self {
+            protocol,
+            build,
+            build_id,
+            hook,
+            pointer_width,
+        } = self;
+        postcard::to_allocvec(&(protocol, build, build_id, hook, pointer_width))
+            .expect("plain numbers encode")
     }
 
     pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (protocol, build, build_id, hook, pointer_width) = postcard::from_bytes(bytes).ok()?;
-        Some(Self { protocol, build, build_id, hook, pointer_width })
+        Some(Self {
+            protocol,
+            build,
+            build_id,
+            hook,
+            pointer_width,
+        })
     }
 
     /// Refuses a worker that runs another build: offsets into its image would lead anywhere.
@@ -82,7 +98,9 @@ impl Hello {
         }
         let build = |hello: &Hello| match hello.build_id.as_slice() {
             [] => format!("{:016x}", hello.build),
-            id => id.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}")),
+            id => id
+                .iter()
+                .fold(String::new(), |text, byte| text + &format!("{byte:02x}")),
         };
         let message = format!(
             "cannot use a worker: it runs another build of the program (protocol {}, build {} here; protocol {}, build {} there)",
@@ -106,13 +124,23 @@ pub(crate) struct Start {
 
 impl Start {
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
-        let value = (self.entry.to_words(), &self.thread_name, self.stack_size, &self.bytes);
+        let value = (
+            self.entry.to_words(),
+            &self.thread_name,
+            self.stack_size,
+            &self.bytes,
+        );
         postcard::to_allocvec(&value).expect("plain values encode")
     }
 
     pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (entry, thread_name, stack_size, bytes) = postcard::from_bytes(bytes).ok()?;
-        Some(Self { entry: Reference::from_words(entry), thread_name, stack_size, bytes })
+        Some(Self {
+            entry: Reference::from_words(entry),
+            thread_name,
+            stack_size,
+            bytes,
+        })
     }
 }
 
@@ -122,7 +150,10 @@ mod tests {
 
     #[test]
     fn marker_survives_the_way_through_the_environment() {
-        let marker = Marker { parent: 4711, hook: 0x12_3456 };
+        let marker = Marker {
+            parent: 4711,
+            hook: 0x12_3456,
+        };
         let text = std::ffi::CString::new(marker.to_text()).unwrap();
         assert_eq!(Marker::parse(&text), Some(marker));
         assert_eq!(Marker::parse(c"yes"), None);
@@ -132,8 +163,14 @@ mod tests {
     #[test]
     fn another_build_is_refused_and_both_are_named() {
         let own = Hello::own(0x1000);
-        assert!(own.check(&Hello::from_bytes(&own.to_bytes()).unwrap()).is_ok());
-        let other = Hello { build_id: vec![0xab, 0xcd], ..own.clone() };
+        assert!(
+            own.check(&Hello::from_bytes(&own.to_bytes()).unwrap())
+                .is_ok()
+        );
+        let other = Hello {
+            build_id: vec![0xab, 0xcd],
+            ..own.clone()
+        };
         let error = own.check(&other).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::WorkerMismatch);
         assert!(error.to_string().contains("abcd there"), "{error}");

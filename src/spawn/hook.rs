@@ -62,7 +62,9 @@ fn take_over(run_later_constructors: impl FnOnce() -> bool) {
     if image::is_privileged() {
         return; // otherwise whoever starts a set-user-id program could make it call functions of his choice
     }
-    let Some(marker) = Marker::parse(value) else { stale() };
+    let Some(marker) = Marker::parse(value) else {
+        stale()
+    };
     if marker.hook != offset() {
         return; // meant for another copy of this crate in the program
     }
@@ -124,7 +126,10 @@ pub(crate) fn ensure_ready() -> Result<()> {
         }
     }
     if image::is_privileged() {
-        return Err(Error::new(ErrorKind::Privileged, "a program with set-user-id or file capabilities cannot start workers"));
+        return Err(Error::new(
+            ErrorKind::Privileged,
+            "a program with set-user-id or file capabilities cannot start workers",
+        ));
     }
     static SAME_FILE: OnceLock<Result<()>> = OnceLock::new();
     SAME_FILE.get_or_init(check_file).clone()
@@ -141,7 +146,10 @@ fn check_file() -> Result<()> {
             );
             Err(Error::new(ErrorKind::ForeignExecutable, message))
         }
-        Err(error) => Err(Error::os("cannot start workers: /proc/self/exe cannot be read (is /proc mounted?)", error)),
+        Err(error) => Err(Error::os(
+            "cannot start workers: /proc/self/exe cannot be read (is /proc mounted?)",
+            error,
+        )),
     }
 }
 

@@ -55,13 +55,21 @@ mod tests {
             stack_size: 1 << 20,
             bytes: bytes.to_vec(),
         };
-        let launch = Launch { start, descriptors: Vec::new() };
-        (supervisor::start(launch, Arc::new(Heard(Mutex::new(sender)))).unwrap(), receiver)
+        let launch = Launch {
+            start,
+            descriptors: Vec::new(),
+        };
+        (
+            supervisor::start(launch, Arc::new(Heard(Mutex::new(sender)))).unwrap(),
+            receiver,
+        )
     }
 
     fn echo(arrival: Arrival) {
         let (sender, receiver) = mpsc::channel();
-        arrival.control.listen(move |message| sender.send(message.bytes).unwrap());
+        arrival
+            .control
+            .listen(move |message| sender.send(message.bytes).unwrap());
         arrival.control.send(&arrival.bytes, &[]);
         for bytes in receiver {
             if bytes == b"end" {
@@ -80,7 +88,10 @@ mod tests {
             assert_eq!(heard.recv().unwrap().unwrap(), [round, 1, 2]);
         }
         child.send(b"end", &[]).unwrap();
-        assert!(matches!(heard.recv().unwrap(), Err(End::Ended(Status::Exited(0)))));
+        assert!(matches!(
+            heard.recv().unwrap(),
+            Err(End::Ended(Status::Exited(0)))
+        ));
     }
 
     #[test]
@@ -88,11 +99,20 @@ mod tests {
         let (child, heard) = start(echo, b"here");
         heard.recv().unwrap().unwrap();
         child.kill();
-        assert!(matches!(heard.recv().unwrap(), Err(End::Ended(Status::Killed(9)))));
+        assert!(matches!(
+            heard.recv().unwrap(),
+            Err(End::Ended(Status::Killed(9)))
+        ));
         let (_child, heard) = start(|_| std::process::exit(7), b"");
-        assert!(matches!(heard.recv().unwrap(), Err(End::Ended(Status::Exited(7)))));
+        assert!(matches!(
+            heard.recv().unwrap(),
+            Err(End::Ended(Status::Exited(7)))
+        ));
         let (_child, heard) = start(|_| panic!("on purpose"), b"");
-        assert!(matches!(heard.recv().unwrap(), Err(End::Ended(Status::Exited(101)))));
+        assert!(matches!(
+            heard.recv().unwrap(),
+            Err(End::Ended(Status::Exited(101)))
+        ));
     }
 
     #[test]
@@ -103,6 +123,9 @@ mod tests {
         };
         let (_child, heard) = start(last, b"");
         assert_eq!(heard.recv().unwrap().unwrap(), b"last words");
-        assert!(matches!(heard.recv().unwrap(), Err(End::Ended(Status::Killed(6)))));
+        assert!(matches!(
+            heard.recv().unwrap(),
+            Err(End::Ended(Status::Killed(6)))
+        ));
     }
 }

@@ -65,8 +65,14 @@ struct Entry {
 /// Where a child stands.
 enum Phase {
     /// Started, hello not heard; to be told `launch` then.
-    Starting { launch: Launch, deadline: Instant, process: process::Child },
-    Running { process: process::Child },
+    Starting {
+        launch: Launch,
+        deadline: Instant,
+        process: process::Child,
+    },
+    Running {
+        process: process::Child,
+    },
     Over,
 }
 
@@ -91,7 +97,9 @@ impl Child {
 
     /// Ends the child with SIGKILL.
     pub(crate) fn kill(&self) {
-        if let Phase::Starting { process, .. } | Phase::Running { process } = &mut *lock(&self.0.phase) {
+        if let Phase::Starting { process, .. } | Phase::Running { process } =
+            &mut *lock(&self.0.phase)
+        {
             match self.0.pidfd.get() {
                 Some(pidfd) => pidfd::kill(pidfd.as_fd()),
                 None => drop(process.kill()),
@@ -116,7 +124,10 @@ pub(crate) fn start(launch: Launch, events: Arc<dyn Events>) -> Result<Child> {
     let supervisor = Supervisor::own()?;
     let refused = |error| Error::os("cannot start a worker process", error);
     let (ours, theirs) = Socket::pair().map_err(refused)?;
-    let marker = Marker { parent: process::id().cast_signed(), hook: hook::offset() };
+    let marker = Marker {
+        parent: process::id().cast_signed(),
+        hook: hook::offset(),
+    };
     let mut arguments = env::args_os();
     let mut command = Command::new("/proc/self/exe");
     if let Some(name) = arguments.next() {
@@ -134,7 +145,11 @@ pub(crate) fn start(launch: Launch, events: Arc<dyn Events>) -> Result<Child> {
         control: ours,
         hearing: Mutex::new(()),
         pidfd: OnceLock::new(),
-        phase: Mutex::new(Phase::Starting { launch, deadline: Instant::now() + HELLO_LIMIT, process }),
+        phase: Mutex::new(Phase::Starting {
+            launch,
+            deadline: Instant::now() + HELLO_LIMIT,
+            process,
+        }),
         events,
     });
     supervisor.add(Arc::clone(&entry));
@@ -154,13 +169,19 @@ impl Supervisor {
         fork::watch();
         let mut own = lock(&OWN);
         match &*own {
-            Some((generation, supervisor)) if *generation == fork::generation() => Ok(Arc::clone(supervisor)),
+            Some((generation, supervisor)) if *generation == fork::generation() => {
+                Ok(Arc::clone(supervisor))
+            }
             // none yet, or inherited by fork without its thread
             _ => {
-                let refused = |error| Error::os("cannot start the thread that watches workers", error);
+                let refused =
+                    |error| Error::os("cannot start the thread that watches workers", error);
                 let changed = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
                     .map_err(|error| refused(error.into()))?;
-                let supervisor = Arc::new(Supervisor { children: Mutex::new(Vec::new()), changed });
+                let supervisor = Arc::new(Supervisor {
+                    children: Mutex::new(Vec::new()),
+                    changed,
+                });
                 let watched = Arc::clone(&supervisor);
                 let named = thread::Builder::new().name("multiproc-watch".to_owned());
                 named.spawn(move || watched.run()).map_err(refused)?;
@@ -185,10 +206,15 @@ impl Supervisor {
                 let pidfd = child.pidfd.get().map_or(child.control.as_fd(), AsFd::as_fd);
                 watched.push(PollFd::new(pidfd, PollFlags::POLLIN));
             }
-            let limit = children.iter().filter_map(|child| child.hello_due()).min().map_or(PollTimeout::NONE, |due| {
-                let left = due.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
-                PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
-            });
+            let limit = children
+                .iter()
+                .filter_map(|child| child.hello_due())
+                .min()
+                .map_or(PollTimeout::NONE, |due| {
+                    let left =
+                        due.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
+                    PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
+                });
             if poll(&mut watched, limit).is_err() {
                 continue; // a signal
             }
@@ -197,10 +223,18 @@ impl Supervisor {
             if fired[0] {
                 let _ = self.changed.read();
             }
-            let gone: Vec<bool> =
-                children.iter().zip(fired[1..].chunks(2)).map(|(child, fired)| child.attend(fired[0], fired[1])).collect();
+            let gone: Vec<bool> = children
+                .iter()
+                .zip(fired[1..].chunks(2))
+                .map(|(child, fired)| child.attend(fired[0], fired[1]))
+                .collect();
             if gone.contains(&true) {
-                let over = |entry: &Arc<Entry>| children.iter().zip(&gone).any(|(c, gone)| *gone && Arc::ptr_eq(c, entry));
+                let over = |entry: &Arc<Entry>| {
+                    children
+                        .iter()
+                        .zip(&gone)
+                        .any(|(c, gone)| *gone && Arc::ptr_eq(c, entry))
+                };
                 lock(&self.children).retain(|entry| !over(entry));
             }
         }
@@ -222,7 +256,11 @@ impl Entry {
                 if socket_fired {
                     self.greet()
                 } else if Instant::now() >= deadline {
-                    let why = format!("in the worker (pid {}), which said nothing for {} s", self.pid, HELLO_LIMIT.as_secs());
+                    let why = format!(
+                        "in the worker (pid {}), which said nothing for {} s",
+                        self.pid,
+                        HELLO_LIMIT.as_secs()
+                    );
                     self.give_up(hook::did_not_run(&why))
                 } else {
                     false
@@ -253,7 +291,9 @@ impl Entry {
             Ok(None) | Err(_) => return self.give_up_silent(),
         };
         let Some(hello) = Hello::from_bytes(&message.bytes) else {
-            return self.give_up(hook::did_not_run("in the worker: its first words were no hello"));
+            return self.give_up(hook::did_not_run(
+                "in the worker: its first words were no hello",
+            ));
         };
         if let Err(error) = Hello::own(hook::offset()).check(&hello) {
             return self.give_up(error);
@@ -262,10 +302,16 @@ impl Entry {
             let _ = self.pidfd.set(pidfd);
         }
         let mut phase = lock(&self.phase);
-        if let Phase::Starting { launch, process, .. } = std::mem::replace(&mut *phase, Phase::Over) {
-            let descriptors: Vec<BorrowedFd<'_>> = launch.descriptors.iter().map(AsFd::as_fd).collect();
+        if let Phase::Starting {
+            launch, process, ..
+        } = std::mem::replace(&mut *phase, Phase::Over)
+        {
+            let descriptors: Vec<BorrowedFd<'_>> =
+                launch.descriptors.iter().map(AsFd::as_fd).collect();
             // a failure here is the child's end, which the next round sees
-            let _ = self.control.send(&launch.start.to_bytes(), &descriptors, false);
+            let _ = self
+                .control
+                .send(&launch.start.to_bytes(), &descriptors, false);
             *phase = Phase::Running { process };
         }
         false
@@ -288,14 +334,21 @@ impl Entry {
 
     /// The child closed its socket before hello: its exit code says why.
     fn give_up_silent(&self) -> bool {
-        let Phase::Starting { mut process, .. } = std::mem::replace(&mut *lock(&self.phase), Phase::Over) else {
+        let Phase::Starting { mut process, .. } =
+            std::mem::replace(&mut *lock(&self.phase), Phase::Over)
+        else {
             return true;
         };
         let _ = process.kill(); // one that only closed its stdin would live on; for one that is ending it comes too late
         let how = match process.wait() {
-            Ok(status) => match (status.code(), std::os::unix::process::ExitStatusExt::signal(&status)) {
+            Ok(status) => match (
+                status.code(),
+                std::os::unix::process::ExitStatusExt::signal(&status),
+            ) {
                 (Some(exit::REACHED_MAIN), _) => {
-                    self.events.ended(End::NeverStarted(hook::did_not_run("in the worker, which came to the program's own code")));
+                    self.events.ended(End::NeverStarted(hook::did_not_run(
+                        "in the worker, which came to the program's own code",
+                    )));
                     return true;
                 }
                 (Some(code), _) => format!("exited with code {code}"),
@@ -303,13 +356,21 @@ impl Entry {
             },
             Err(_) => "ended".to_owned(),
         };
-        let message = format!("cannot start a worker: it (pid {}) {how} before it said hello", self.pid);
-        self.events.ended(End::NeverStarted(Error::new(ErrorKind::HookDidNotRun, message)));
+        let message = format!(
+            "cannot start a worker: it (pid {}) {how} before it said hello",
+            self.pid
+        );
+        self.events.ended(End::NeverStarted(Error::new(
+            ErrorKind::HookDidNotRun,
+            message,
+        )));
         true
     }
 
     fn give_up(&self, error: Error) -> bool {
-        if let Phase::Starting { mut process, .. } = std::mem::replace(&mut *lock(&self.phase), Phase::Over) {
+        if let Phase::Starting { mut process, .. } =
+            std::mem::replace(&mut *lock(&self.phase), Phase::Over)
+        {
             let _ = process.kill();
             let _ = process.wait();
         }
@@ -319,7 +380,9 @@ impl Entry {
 
     fn over(&self, reap: impl FnOnce(&mut process::Child) -> Status) -> bool {
         let mut phase = lock(&self.phase);
-        let Phase::Running { mut process } = std::mem::replace(&mut *phase, Phase::Over) else { return true };
+        let Phase::Running { mut process } = std::mem::replace(&mut *phase, Phase::Over) else {
+            return true;
+        };
         let status = reap(&mut process);
         drop(phase);
         self.hear_last_words();

@@ -63,12 +63,20 @@ impl Control {
     /// Sets who hears the parent's messages, on the watcher's thread. Messages that came before are kept until then.
     pub(crate) fn listen(&self, listener: impl Fn(Message) + Send + Sync + 'static) {
         let _ = self.listener.set(Box::new(listener));
-        *self.has_listener.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        *self
+            .has_listener
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = true;
         self.has_listener.1.notify_all();
     }
 
     fn deliver(&self, message: Message) {
-        let set = self.has_listener.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let set = self
+            .has_listener
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         drop(self.has_listener.1.wait_while(set, |set| !*set));
         if let Some(listener) = self.listener.get() {
             listener(message);
@@ -78,7 +86,9 @@ impl Control {
 
 impl fmt::Debug for Control {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Control").field("socket", &self.socket).finish_non_exhaustive()
+        f.debug_struct("Control")
+            .field("socket", &self.socket)
+            .finish_non_exhaustive()
     }
 }
 
@@ -88,30 +98,49 @@ pub(crate) fn serve(control: OwnedFd, hook: usize) -> ! {
     // without a pidfd (Linux before 5.3) the parent makes do with the socket's hang-up
     let own = pidfd::own().ok();
     let descriptors: Vec<BorrowedFd<'_>> = own.iter().map(AsFd::as_fd).collect();
-    if socket.send(&Hello::own(hook).to_bytes(), &descriptors, true).is_err() {
+    if socket
+        .send(&Hello::own(hook).to_bytes(), &descriptors, true)
+        .is_err()
+    {
         entry::quit(exit::PARENT_GONE);
     }
     drop(own);
-    let Ok(Some(message)) = socket.receive(true) else { entry::quit(exit::PARENT_GONE) };
-    let Some(start) = Start::from_bytes(&message.bytes) else { refuse("it was sent words it does not understand") };
+    let Ok(Some(message)) = socket.receive(true) else {
+        entry::quit(exit::PARENT_GONE)
+    };
+    let Some(start) = Start::from_bytes(&message.bytes) else {
+        refuse("it was sent words it does not understand")
+    };
     let resolved = match start.entry.resolve::<Option<Arrival>>() {
         Ok(resolved) => resolved,
         Err(why) => refuse(why),
     };
-    let control =
-        Arc::new(Control { socket, listener: OnceLock::new(), has_listener: (Mutex::new(false), Condvar::new()) });
-    let mut frame =
-        Some(Arrival { control: Arc::clone(&control), bytes: start.bytes, descriptors: message.descriptors });
-    let Ok(done) = EventFd::from_flags(EfdFlags::EFD_CLOEXEC) else { refuse("it has no descriptor left") };
+    let control = Arc::new(Control {
+        socket,
+        listener: OnceLock::new(),
+        has_listener: (Mutex::new(false), Condvar::new()),
+    });
+    let mut frame = Some(Arrival {
+        control: Arc::clone(&control),
+        bytes: start.bytes,
+        descriptors: message.descriptors,
+    });
+    let Ok(done) = EventFd::from_flags(EfdFlags::EFD_CLOEXEC) else {
+        refuse("it has no descriptor left")
+    };
     let done = Arc::new(done);
     let signal = Arc::clone(&done);
-    let started =
-        thread::Builder::new().name(start.thread_name).stack_size(start.stack_size as usize).spawn(move || {
+    let started = thread::Builder::new()
+        .name(start.thread_name)
+        .stack_size(start.stack_size as usize)
+        .spawn(move || {
             let end = catch_unwind(AssertUnwindSafe(|| resolved.call(&mut frame)));
             let _ = signal.write(1);
             end.is_ok()
         });
-    let Ok(thread) = started else { refuse("it could start no thread") };
+    let Ok(thread) = started else {
+        refuse("it could start no thread")
+    };
     if watch(&control, &done) {
         let finished_well = thread.join().unwrap_or(false);
         std::process::exit(if finished_well { 0 } else { 101 });
@@ -152,6 +181,9 @@ fn watch(control: &Control, done: &EventFd) -> bool {
 }
 
 fn refuse(why: &str) -> ! {
-    let text = format!("multiproc: a worker cannot start {}: {why} (exit 101)\n", type_name::<Entry>());
+    let text = format!(
+        "multiproc: a worker cannot start {}: {why} (exit 101)\n",
+        type_name::<Entry>()
+    );
     entry::die(101, &text)
 }

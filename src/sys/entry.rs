@@ -71,11 +71,22 @@ pub(crate) fn parent_pid() -> i32 {
 
 /// Pid of the process that made the socket at descriptor 0, if it is a unix socket.
 pub(crate) fn peer_of_stdin() -> Option<i32> {
-    let mut peer = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    let mut peer = libc::ucred {
+        pid: 0,
+        uid: 0,
+        gid: 0,
+    };
     let mut len = size_of::<libc::ucred>() as libc::socklen_t;
     // SAFETY: the buffer is a live ucred and `len` its size.
-    let failed =
-        unsafe { libc::getsockopt(0, libc::SOL_SOCKET, libc::SO_PEERCRED, (&raw mut peer).cast(), &raw mut len) };
+    let failed = unsafe {
+        libc::getsockopt(
+            0,
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            (&raw mut peer).cast(),
+            &raw mut len,
+        )
+    };
     (failed == 0).then_some(peer.pid)
 }
 
@@ -88,7 +99,10 @@ pub(crate) fn settle() -> c_int {
     // SAFETY: a constant path.
     let null = unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC) };
     if moved < 0 || null < 0 {
-        die(125, "multiproc: a worker found no free descriptor or no /dev/null (exit 125)\n");
+        die(
+            125,
+            "multiproc: a worker found no free descriptor or no /dev/null (exit 125)\n",
+        );
     }
     for fd in 0..3 {
         // SAFETY: asks only.

@@ -34,7 +34,9 @@ impl Image {
     /// Whether `len` bytes at `address` lie in its data, which includes its constants.
     pub(crate) fn is_data(&self, address: usize, len: usize) -> bool {
         let end = address.checked_add(len);
-        self.data.iter().any(|range| range.contains(&address) && end.is_some_and(|end| end <= range.end))
+        self.data
+            .iter()
+            .any(|range| range.contains(&address) && end.is_some_and(|end| end <= range.end))
     }
 
     /// A number that two processes share if they run the same build: FNV-1a over program headers and build id.
@@ -49,7 +51,9 @@ impl Image {
         let mut elf = [0_u8; 64];
         file.read_exact_at(&mut elf, 0)?;
         let at = |range: Range<usize>| elf[range].try_into().map(u64::from_le_bytes);
-        let Ok(offset) = at(32..40) else { return Ok(false) };
+        let Ok(offset) = at(32..40) else {
+            return Ok(false);
+        };
         let mut headers = vec![0_u8; self.headers.len()];
         match file.read_exact_at(&mut headers, offset) {
             Ok(()) => Ok(headers == self.headers),
@@ -63,7 +67,9 @@ pub(crate) const FNV_START: u64 = 0xcbf2_9ce4_8422_2325;
 
 /// FNV-1a, 64 bits: names things, protects nothing.
 pub(crate) fn fnv(start: u64, bytes: &[u8]) -> u64 {
-    bytes.iter().fold(start, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+    bytes.iter().fold(start, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
 /// Base address of the main program, without allocating: for use before `main`.
@@ -101,7 +107,10 @@ pub(crate) fn is_in_main_program(address: usize) -> bool {
         }
         1
     }
-    let mut query = Query { address, found: false };
+    let mut query = Query {
+        address,
+        found: false,
+    };
     // SAFETY: the callback fits the signature and gets the pointer it expects.
     unsafe { libc::dl_iterate_phdr(Some(first), (&raw mut query).cast()) };
     query.found
@@ -112,12 +121,20 @@ fn read() -> Image {
         // SAFETY: the loader passes a live entry.
         let info = unsafe { &*info };
         // SAFETY: the entry names this many headers, which stay mapped as long as the program runs.
-        let headers = unsafe { std::slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum)) };
+        let headers =
+            unsafe { std::slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum)) };
         // SAFETY: program headers are plain integers without padding.
-        let bytes = unsafe { std::slice::from_raw_parts(info.dlpi_phdr.cast::<u8>(), size_of_val(headers)) };
+        let bytes = unsafe {
+            std::slice::from_raw_parts(info.dlpi_phdr.cast::<u8>(), size_of_val(headers))
+        };
         let base = info.dlpi_addr as usize;
-        let mut image =
-            Image { base, text: Vec::new(), data: Vec::new(), headers: bytes.to_vec(), build_id: Vec::new() };
+        let mut image = Image {
+            base,
+            text: Vec::new(),
+            data: Vec::new(),
+            headers: bytes.to_vec(),
+            build_id: Vec::new(),
+        };
         for header in headers {
             let start = base.wrapping_add(header.p_vaddr as usize);
             let range = start..start.wrapping_add(header.p_memsz as usize);
@@ -126,7 +143,9 @@ fn read() -> Image {
                 libc::PT_LOAD => image.data.push(range),
                 libc::PT_NOTE => {
                     // SAFETY: the segment is mapped, and notes are only read.
-                    let notes = unsafe { std::slice::from_raw_parts(start as *const u8, header.p_memsz as usize) };
+                    let notes = unsafe {
+                        std::slice::from_raw_parts(start as *const u8, header.p_memsz as usize)
+                    };
                     image.build_id.extend(build_id(notes).unwrap_or_default());
                 }
                 _ => {}
@@ -145,7 +164,8 @@ fn read() -> Image {
 /// The descriptor of the `NT_GNU_BUILD_ID` note among `notes`.
 fn build_id(mut notes: &[u8]) -> Option<&[u8]> {
     const NT_GNU_BUILD_ID: u32 = 3;
-    let word = |at: usize, notes: &[u8]| Some(u32::from_le_bytes(notes.get(at..at + 4)?.try_into().ok()?));
+    let word =
+        |at: usize, notes: &[u8]| Some(u32::from_le_bytes(notes.get(at..at + 4)?.try_into().ok()?));
     loop {
         let (name, len, kind) = (word(0, notes)?, word(4, notes)?, word(8, notes)?);
         let start = 12 + (name as usize).next_multiple_of(4);

@@ -21,7 +21,15 @@ pub(crate) fn own() -> io::Result<OwnedFd> {
 pub(crate) fn kill(pidfd: BorrowedFd<'_>) {
     let none = std::ptr::null::<libc::siginfo_t>();
     // SAFETY: no siginfo is passed, so the kernel makes one.
-    unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), libc::SIGKILL, none, 0) };
+    unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            libc::SIGKILL,
+            none,
+            0,
+        )
+    };
 }
 
 /// How a process ended.
@@ -59,13 +67,21 @@ struct PidfdInfo {
 fn exit_info(pidfd: BorrowedFd<'_>) -> Option<Status> {
     const PIDFD_INFO_EXIT: u64 = 1 << 3;
     // _IOWR(0xFF, 11, struct pidfd_info)
-    const PIDFD_GET_INFO: u64 = (3 << 30) | ((size_of::<PidfdInfo>() as u64) << 16) | (0xFF << 8) | 11;
-    let mut info = PidfdInfo { mask: PIDFD_INFO_EXIT, ..PidfdInfo::default() };
+    const PIDFD_GET_INFO: u64 =
+        (3 << 30) | ((size_of::<PidfdInfo>() as u64) << 16) | (0xFF << 8) | 11;
+    let mut info = PidfdInfo {
+        mask: PIDFD_INFO_EXIT,
+        ..PidfdInfo::default()
+    };
     // SAFETY: the request's size field says how many bytes the kernel may write: exactly this struct.
     let failed = unsafe { libc::ioctl(pidfd.as_raw_fd(), PIDFD_GET_INFO as _, &raw mut info) };
     if failed != 0 || info.mask & PIDFD_INFO_EXIT == 0 {
         return None;
     }
     let raw = info.exit_code;
-    Some(if libc::WIFSIGNALED(raw) { Status::Killed(libc::WTERMSIG(raw)) } else { Status::Exited(libc::WEXITSTATUS(raw)) })
+    Some(if libc::WIFSIGNALED(raw) {
+        Status::Killed(libc::WTERMSIG(raw))
+    } else {
+        Status::Exited(libc::WEXITSTATUS(raw))
+    })
 }

@@ -4,7 +4,8 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg, socketpair,
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg,
+    sendmsg, socketpair,
 };
 
 /// Longest message. Larger things travel in shared memory.
@@ -25,7 +26,12 @@ pub(crate) struct Message {
 
 impl Socket {
     pub(crate) fn pair() -> io::Result<(Socket, Socket)> {
-        let (a, b) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+        let (a, b) = socketpair(
+            AddressFamily::Unix,
+            SockType::SeqPacket,
+            None,
+            SockFlag::SOCK_CLOEXEC,
+        )?;
         Ok((Socket(a), Socket(b)))
     }
 
@@ -38,15 +44,30 @@ impl Socket {
     }
 
     /// Sends one message; with `wait` false, fails with `WouldBlock` rather than wait for room.
-    pub(crate) fn send(&self, bytes: &[u8], descriptors: &[BorrowedFd<'_>], wait: bool) -> io::Result<()> {
+    pub(crate) fn send(
+        &self,
+        bytes: &[u8],
+        descriptors: &[BorrowedFd<'_>],
+        wait: bool,
+    ) -> io::Result<()> {
         debug_assert!(bytes.len() <= MESSAGE_MAX && descriptors.len() <= DESCRIPTORS_MAX);
         let raw: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
         let rights = [ControlMessage::ScmRights(&raw)];
-        let rights = if raw.is_empty() { &rights[..0] } else { &rights[..] };
+        let rights = if raw.is_empty() {
+            &rights[..0]
+        } else {
+            &rights[..]
+        };
         let mut flags = MsgFlags::MSG_NOSIGNAL;
         flags.set(MsgFlags::MSG_DONTWAIT, !wait);
         loop {
-            match sendmsg::<()>(self.0.as_raw_fd(), &[IoSlice::new(bytes)], rights, flags, None) {
+            match sendmsg::<()>(
+                self.0.as_raw_fd(),
+                &[IoSlice::new(bytes)],
+                rights,
+                flags,
+                None,
+            ) {
                 Ok(_) => return Ok(()),
                 Err(nix::errno::Errno::EINTR) => {}
                 Err(error) => return Err(error.into()),
@@ -73,7 +94,10 @@ impl Socket {
             return Ok(None); // we never send empty messages
         }
         if cut.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC) {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "a message was cut short: out of descriptors?"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "a message was cut short: out of descriptors?",
+            ));
         }
         bytes.truncate(len);
         Ok(Some(Message { bytes, descriptors }))
@@ -85,7 +109,10 @@ fn take_descriptors(message: &nix::sys::socket::RecvMsg<'_, '_, ()>) -> io::Resu
     for part in message.cmsgs()? {
         if let ControlMessageOwned::ScmRights(raw) = part {
             // SAFETY: the kernel has just installed these descriptors for us, and nobody else knows them.
-            taken.extend(raw.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
+            taken.extend(
+                raw.into_iter()
+                    .map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }),
+            );
         }
     }
     Ok(taken)

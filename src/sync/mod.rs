@@ -1,0 +1,3 @@
+//! Floor 3: waiting between processes.
+
+pub(crate) mod park;
