@@ -80,6 +80,27 @@ pub(crate) fn from_raw<T: 'static>(
     None
 }
 
+/// Appends `count` numbers, which `fill` writes, to `numbers`. False if `T` is no plain number.
+pub(crate) fn append_raw<T: 'static>(
+    numbers: &mut Vec<T>,
+    count: usize,
+    fill: impl FnOnce(&mut [u8]),
+) -> bool {
+    let numbers: &mut dyn Any = numbers;
+    macro_rules! look {
+        ($($number:ty)*) => { $(
+            if let Some(numbers) = numbers.downcast_mut::<Vec<$number>>() {
+                let old = numbers.len();
+                numbers.resize(old + count, <$number>::default());
+                fill(bytemuck::cast_slice_mut(&mut numbers[old..]));
+                return true;
+            }
+        )* };
+    }
+    for_each_number!(look);
+    false
+}
+
 /// Appends the bytes of `value` to `out`; on an error `out` is as it was.
 pub(crate) fn encode<T: Serialize + 'static>(value: &T, out: &mut Vec<u8>) -> Result<(), Reason> {
     if let Some(bytes) = raw(value) {

@@ -10,6 +10,7 @@ compile_error!("multiproc needs a 64-bit target: its shared words and offsets ar
 mod codec;
 mod error;
 mod mem;
+mod pool;
 mod primitive;
 mod ring;
 mod spawn;
@@ -18,6 +19,7 @@ mod sys;
 
 pub use bytemuck::{self, Pod, Zeroable};
 pub use error::{Error, ErrorKind, Result, TaskPanic, WorkerDeath};
+pub use pool::{AsyncResult, Builder, Chunked, Imap, ImapUnordered, Pool, Travels, TryApplyError};
 
 /// Becomes a worker if this process was started as one by a pool of this program; otherwise returns at once.
 ///

@@ -89,6 +89,12 @@ impl Reader {
         (hint.turn == turn(self.head, records.len().ilog2())).then_some(hint)
     }
 
+    /// Tells the worker's successor how far its records were read.
+    pub(crate) fn publish_position(&self, read: &AtomicU64) {
+        // ORDERING: Release, as in `advance`.
+        read.store(self.head, Ordering::Release);
+    }
+
     /// Passes the record. `read` tells the worker; it is written every quarter of the ring, or now if `at_once`.
     pub(crate) fn advance(&mut self, records: &[Slot], read: &AtomicU64, at_once: bool) {
         self.head += 1;
