@@ -58,3 +58,8 @@ impl Counter {
 #[derive(Debug, Default)]
 #[repr(C, align(128))]
 pub(crate) struct Padded<T>(pub(crate) T);
+
+/// Looks at a word whose writers are not ours (libc's); nothing is ordered by it.
+pub(crate) fn peek(word: &AtomicU32) -> u32 {
+    word.load(Ordering::Relaxed)
+}

@@ -10,4 +10,7 @@ pub(crate) mod fork;
 pub(crate) mod futex;
 pub(crate) mod map;
 pub(crate) mod memfd;
+pub(crate) mod memory;
 pub(crate) mod process;
+pub(crate) mod pthread;
+pub(crate) mod shm;
