@@ -13,7 +13,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::handle::{self, Hold};
 use crate::mem::layout::{Kind, Shape};
 use crate::sync::adapter::RawSyncRwLock;
-use crate::sync::guarded::{Frozen, Guard, Guarded, LockError, LockResult, ReadGuard, make_lock};
+use crate::sync::guarded::{Frozen, Guard, Guarded, LockResult, ReadGuard, make_lock};
 use crate::sync::mutex::{RawLock, RobustMutex};
 use crate::sys::clock::Wait;
 
@@ -177,7 +177,7 @@ impl<T: Pod, L: RawLock> Array<T, L> {
     ///
     /// # Errors
     ///
-    /// [`LockError::OwnerDied`] with the guard, if a process died while it held the lock; `Deadlock` if this thread holds it; `Frozen`;
+    /// [`LockError::OwnerDied`](crate::LockError::OwnerDied) with the guard, if a process died while it held the lock; `Deadlock` if this thread holds it; `Frozen`;
     /// `Forked` in a forked child.
     pub fn lock(&self) -> LockResult<ArrayGuard<'_, T, L>> {
         self.core.guarded.lock(Wait::Forever)
@@ -187,7 +187,7 @@ impl<T: Pod, L: RawLock> Array<T, L> {
     ///
     /// # Errors
     ///
-    /// [`LockError::WouldBlock`], or those of [`lock`](Self::lock).
+    /// [`LockError::WouldBlock`](crate::LockError::WouldBlock), or those of [`lock`](Self::lock).
     pub fn try_lock(&self) -> LockResult<ArrayGuard<'_, T, L>> {
         self.core.guarded.lock(Wait::No)
     }
@@ -196,7 +196,7 @@ impl<T: Pod, L: RawLock> Array<T, L> {
     ///
     /// # Errors
     ///
-    /// [`LockError::Timeout`], or those of [`lock`](Self::lock).
+    /// [`LockError::Timeout`](crate::LockError::Timeout), or those of [`lock`](Self::lock).
     pub fn lock_timeout(&self, timeout: Duration) -> LockResult<ArrayGuard<'_, T, L>> {
         self.core.guarded.lock(Wait::lasting(timeout))
     }

@@ -10,6 +10,8 @@ compile_error!("multiproc needs a 64-bit target: its shared words and offsets ar
 mod array;
 mod error;
 mod handle;
+#[cfg(test)]
+mod handle_tests;
 mod mem;
 mod primitive;
 mod segment;

@@ -1,10 +1,6 @@
 //! The only import of atomics. Everything above takes them from here, so that a model checker can put its own in their place.
 
 pub(crate) use std::hint::spin_loop;
-#[expect(
-    clippy::disallowed_types,
-    reason = "this is the door they come through"
-)]
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
 
 /// A flag that is raised once and stays: what was written before `raise` is seen after `is_raised` said yes.

@@ -13,7 +13,7 @@ use crate::handle::{self, Hold};
 use crate::mem::layout::{Kind, Shape};
 use crate::mem::spot::Fresh;
 use crate::sync::adapter::RawSyncRwLock;
-use crate::sync::guarded::{Guard, Guarded, LockError, LockResult, ReadGuard, make_lock};
+use crate::sync::guarded::{Guard, Guarded, LockResult, ReadGuard, make_lock};
 use crate::sync::mutex::{RawLock, RobustMutex};
 use crate::sys::clock::Wait;
 
@@ -181,7 +181,7 @@ impl<T: Pod, L: RawLock> Value<T, L> {
     ///
     /// # Errors
     ///
-    /// [`LockError::OwnerDied`] with the guard, if a process died while it held the lock; `Deadlock` if this thread holds it; `Forked` in
+    /// [`LockError::OwnerDied`](crate::LockError::OwnerDied) with the guard, if a process died while it held the lock; `Deadlock` if this thread holds it; `Forked` in
     /// a forked child.
     pub fn lock(&self) -> LockResult<ValueGuard<'_, T, L>> {
         self.core.guarded.lock(Wait::Forever)
@@ -191,7 +191,7 @@ impl<T: Pod, L: RawLock> Value<T, L> {
     ///
     /// # Errors
     ///
-    /// [`LockError::WouldBlock`], or those of [`lock`](Self::lock).
+    /// [`LockError::WouldBlock`](crate::LockError::WouldBlock), or those of [`lock`](Self::lock).
     pub fn try_lock(&self) -> LockResult<ValueGuard<'_, T, L>> {
         self.core.guarded.lock(Wait::No)
     }
@@ -200,7 +200,7 @@ impl<T: Pod, L: RawLock> Value<T, L> {
     ///
     /// # Errors
     ///
-    /// [`LockError::Timeout`], or those of [`lock`](Self::lock).
+    /// [`LockError::Timeout`](crate::LockError::Timeout), or those of [`lock`](Self::lock).
     pub fn lock_timeout(&self, timeout: Duration) -> LockResult<ValueGuard<'_, T, L>> {
         self.core.guarded.lock(Wait::lasting(timeout))
     }

@@ -249,3 +249,7 @@ impl Lanes {
         (before + lane * self.words * 8, self.words * 8)
     }
 }
+
+#[cfg(test)]
+#[path = "lanes_tests.rs"]
+mod tests;
