@@ -76,3 +76,8 @@ impl Signal {
         self.0.swap(false, Ordering::AcqRel)
     }
 }
+
+/// Looks at a word whose writers are not ours (libc's); nothing is ordered by it.
+pub(crate) fn peek(word: &AtomicU32) -> u32 {
+    word.load(Ordering::Relaxed)
+}
