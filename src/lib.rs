@@ -7,6 +7,8 @@ compile_error!("multiproc runs on Linux only: it is built on futexes, memfd, pid
 compile_error!("multiproc needs a 64-bit target: its shared words and offsets are 64 bits wide");
 
 mod array;
+#[doc(hidden)]
+pub mod bench;
 mod codec;
 mod error;
 mod handle;
