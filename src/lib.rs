@@ -22,7 +22,7 @@ mod value;
 pub use array::{Array, ArrayGuard, FrozenArray};
 pub use bytemuck::{self, Pod, Zeroable};
 pub use error::{Error, ErrorKind, Result, TaskPanic, WorkerDeath};
-pub use sync::guarded::{LockError, LockResult};
+pub use sync::failure::{LockError, LockResult};
 pub use value::{Value, ValueGuard};
 
 /// The locks a [`Value`] or [`Array`] can have, and their guards.

@@ -33,8 +33,9 @@ use super::{
     signature,
 };
 use crate::error::{Error, ErrorKind, Result};
-use crate::mem::layout::{Contents, ID_AT, Parsed, SegmentId, Shape, Stage};
+use crate::mem::layout::{Contents, ID_AT, Parsed, SegmentId, Stage};
 use crate::mem::place::Region;
+use crate::mem::shape::Shape;
 use crate::sys::clock::Wait;
 use crate::sys::shm::{self, Lease};
 use crate::sys::{fork, memfd, memory};

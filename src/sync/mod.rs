@@ -11,5 +11,6 @@
 )]
 
 pub(crate) mod adapter;
+pub(crate) mod failure;
 pub(crate) mod guarded;
 pub(crate) mod mutex;
