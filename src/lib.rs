@@ -8,13 +8,17 @@ compile_error!("multiproc runs on Linux only: it is built on futexes, memfd, pid
 compile_error!("multiproc needs a 64-bit target: its shared words and offsets are 64 bits wide");
 
 mod array;
+mod codec;
 mod error;
 mod handle;
 #[cfg(test)]
 mod handle_tests;
 mod mem;
+mod pool;
 mod primitive;
+mod ring;
 mod segment;
+mod spawn;
 mod sync;
 mod sys;
 mod value;
@@ -22,6 +26,7 @@ mod value;
 pub use array::{Array, ArrayGuard, FrozenArray};
 pub use bytemuck::{self, Pod, Zeroable};
 pub use error::{Error, ErrorKind, Result, TaskPanic, WorkerDeath};
+pub use pool::{AsyncResult, Builder, Chunked, Imap, ImapUnordered, Pool, Travels, TryApplyError};
 pub use sync::failure::{LockError, LockResult};
 pub use value::{Value, ValueGuard};
 
@@ -30,4 +35,12 @@ pub mod lock {
     pub use crate::sync::adapter::{RawSyncMutex, RawSyncRwLock};
     pub use crate::sync::guarded::{Guard, ReadGuard};
     pub use crate::sync::mutex::{RawLock, RobustMutex};
+}
+
+/// Becomes a worker if this process was started as one by a pool of this program; otherwise returns at once.
+///
+/// Not needed with the feature `auto`, which is on by default. Without it, call it as the first statement of `main`: a worker never
+/// returns from here.
+pub fn init() {
+    spawn::hook::init();
 }

@@ -55,6 +55,28 @@ impl Counter {
 #[repr(C, align(128))]
 pub(crate) struct Padded<T>(pub(crate) T);
 
+/// A request from any thread to whoever looks next: raised by many, taken by one.
+#[derive(Debug, Default)]
+pub(crate) struct Signal(AtomicBool);
+
+impl Signal {
+    pub(crate) fn raise(&self) {
+        // ORDERING: SeqCst, since the raiser then looks whether somebody sleeps and the sleeper looks here: one of them must see.
+        self.0.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn is_raised(&self) -> bool {
+        // ORDERING: SeqCst, the other half of the above.
+        self.0.load(Ordering::SeqCst)
+    }
+
+    /// Lowers it; true if it was raised.
+    pub(crate) fn take(&self) -> bool {
+        // ORDERING: AcqRel: what was written before `raise` is seen by the taker.
+        self.0.swap(false, Ordering::AcqRel)
+    }
+}
+
 /// Looks at a word whose writers are not ours (libc's); nothing is ordered by it.
 pub(crate) fn peek(word: &AtomicU32) -> u32 {
     word.load(Ordering::Relaxed)

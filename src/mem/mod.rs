@@ -5,6 +5,7 @@
     reason = "references out of mapped memory are made on this floor and nowhere else"
 )]
 
+pub(crate) mod arena;
 pub(crate) mod lanes;
 pub(crate) mod layout;
 pub(crate) mod place;

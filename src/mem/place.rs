@@ -165,6 +165,14 @@ impl Region {
         Ok(())
     }
 
+    /// Copies `len` bytes from one stretch to another; they may overlap. See [`write`](Self::write).
+    pub(crate) fn copy(&self, from: usize, to: usize, len: usize) -> Result<(), OutOfRegion> {
+        let (from, to) = (self.pointer(from, len, 1)?, self.pointer(to, len, 1)?);
+        // SAFETY: both stretches are inside the mapping (checked above).
+        unsafe { std::ptr::copy(from.as_ptr(), to.as_ptr(), len) };
+        Ok(())
+    }
+
     /// Appends `len` bytes from `offset` on to `bytes`.
     pub(crate) fn append_to(
         &self,
@@ -229,3 +237,11 @@ impl<T: Shared + ?Sized> fmt::Debug for Placed<T> {
 
 // SAFETY: a slice of what is `Shared`.
 unsafe impl<T: Shared> Shared for [T] {}
+
+/// Makes a mapping a region.
+pub(crate) fn region_of(mapping: crate::sys::map::Mapping) -> Region {
+    let (base, len) = (mapping.base(), mapping.len());
+    // SAFETY: 1: the mapping lives in `keep`, and only the region knows its address. 2: mappings are page-aligned, and none is longer than
+    // isize::MAX. 3: callers that map read-only only read.
+    unsafe { Region::new(base, len, Arc::new(mapping)) }
+}

@@ -1,4 +1,4 @@
-//! Floor 3: locks in shared memory, and data under them.
+//! Floor 3: locks in shared memory and the data under them; sleeping and waking between processes.
 //!
 //! | lock | survives the death of its owner | fast path |
 //! |---|---|---|
@@ -14,3 +14,5 @@ pub(crate) mod adapter;
 pub(crate) mod failure;
 pub(crate) mod guarded;
 pub(crate) mod mutex;
+pub(crate) mod park;
+pub(crate) mod words;

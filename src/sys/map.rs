@@ -50,3 +50,9 @@ impl Mapping {
         }
     }
 }
+
+/// Private zero memory of this process, not there before it is touched.
+pub(crate) fn private(len: usize) -> io::Result<Mapping> {
+    let map = MmapOptions::new().len(len).no_reserve_swap().map_anon()?;
+    Ok(Mapping(MmapRaw::from(map)))
+}

@@ -6,11 +6,15 @@
 )]
 
 pub(crate) mod clock;
+pub(crate) mod entry;
 pub(crate) mod fork;
 pub(crate) mod futex;
+pub(crate) mod image;
 pub(crate) mod map;
 pub(crate) mod memfd;
 pub(crate) mod memory;
+pub(crate) mod pidfd;
 pub(crate) mod process;
 pub(crate) mod pthread;
 pub(crate) mod shm;
+pub(crate) mod socket;

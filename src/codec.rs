@@ -1,0 +1,217 @@
+//! Values to bytes and back: serde through postcard, and one memory copy for numbers and vectors of numbers.
+//!
+//! Both sides know the type, and with it which of the two ways its bytes took; the bytes carry no tag. Numbers are native-endian: both
+//! sides are processes of one machine.
+
+use std::any::{Any, TypeId};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// Why a value has no bytes, or bytes no value.
+pub(crate) type Reason = String;
+
+macro_rules! for_each_number {
+    ($call:ident) => {
+        $call!(u8 u16 u32 u64 u128 usize i8 i16 i32 i64 i128 isize f32 f64)
+    };
+}
+
+/// Size of `T` if it is a plain number: a slice of them is its bytes.
+pub(crate) fn number_size<T: 'static>() -> Option<usize> {
+    macro_rules! is_number {
+        ($($number:ty)*) => { [$(TypeId::of::<$number>()),*].contains(&TypeId::of::<T>()) };
+    }
+    for_each_number!(is_number).then_some(size_of::<T>())
+}
+
+/// The bytes of a number or of a `Vec` of numbers, where they lie.
+pub(crate) fn raw<T: 'static>(value: &T) -> Option<&[u8]> {
+    let value: &dyn Any = value;
+    macro_rules! look {
+        ($($number:ty)*) => { $(
+            if let Some(vector) = value.downcast_ref::<Vec<$number>>() {
+                return Some(bytemuck::cast_slice(vector));
+            }
+            if let Some(number) = value.downcast_ref::<$number>() {
+                return Some(bytemuck::bytes_of(number));
+            }
+        )* };
+    }
+    for_each_number!(look);
+    None
+}
+
+/// A number or `Vec` of numbers of `len` bytes, which `fill` writes. `None` if `T` is neither.
+pub(crate) fn from_raw<T: 'static>(
+    len: usize,
+    fill: impl FnOnce(&mut [u8]),
+) -> Option<Result<T, Reason>> {
+    let mut value: Option<T> = None;
+    let slot: &mut dyn Any = &mut value;
+    let odd = |size: usize| {
+        Some(Err(format!(
+            "{len} bytes are no whole number of {size}-byte numbers"
+        )))
+    };
+    macro_rules! look {
+        ($($number:ty)*) => { $(
+            if let Some(slot) = slot.downcast_mut::<Option<Vec<$number>>>() {
+                if !len.is_multiple_of(size_of::<$number>()) {
+                    return odd(size_of::<$number>());
+                }
+                let mut vector = vec![<$number>::default(); len / size_of::<$number>()];
+                fill(bytemuck::cast_slice_mut(&mut vector));
+                *slot = Some(vector);
+                return value.map(Ok);
+            }
+            if let Some(slot) = slot.downcast_mut::<Option<$number>>() {
+                if len != size_of::<$number>() {
+                    return odd(size_of::<$number>());
+                }
+                let mut number = <$number>::default();
+                fill(bytemuck::bytes_of_mut(&mut number));
+                *slot = Some(number);
+                return value.map(Ok);
+            }
+        )* };
+    }
+    for_each_number!(look);
+    None
+}
+
+/// Appends `count` numbers, which `fill` writes, to `values`. False if `T` is no plain number.
+#[expect(clippy::ptr_arg, reason = "the type of the vector itself is looked at")]
+pub(crate) fn append_raw<T: 'static>(
+    values: &mut Vec<T>,
+    count: usize,
+    fill: impl FnOnce(&mut [u8]),
+) -> bool {
+    let numbers: &mut dyn Any = values;
+    macro_rules! look {
+        ($($number:ty)*) => { $(
+            if let Some(numbers) = numbers.downcast_mut::<Vec<$number>>() {
+                let old = numbers.len();
+                numbers.resize(old + count, <$number>::default());
+                fill(bytemuck::cast_slice_mut(&mut numbers[old..]));
+                return true;
+            }
+        )* };
+    }
+    for_each_number!(look);
+    false
+}
+
+/// Appends the bytes of `value` to `out`; on an error `out` is as it was.
+pub(crate) fn encode<T: Serialize + 'static>(value: &T, out: &mut Vec<u8>) -> Result<(), Reason> {
+    if let Some(bytes) = raw(value) {
+        out.extend_from_slice(bytes);
+        return Ok(());
+    }
+    let start = out.len();
+    let result = postcard::serialize_with_flavor(value, Append(out));
+    result.map_err(|error| {
+        out.truncate(start);
+        error.to_string()
+    })
+}
+
+/// Lets postcard append to a borrowed vector.
+struct Append<'a>(&'a mut Vec<u8>);
+
+impl postcard::ser_flavors::Flavor for Append<'_> {
+    type Output = ();
+
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.0.push(byte);
+        Ok(())
+    }
+
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<()> {
+        Ok(())
+    }
+}
+
+/// The value that `bytes`, all of them, stand for.
+pub(crate) fn decode<T: DeserializeOwned + 'static>(bytes: &[u8]) -> Result<T, Reason> {
+    if let Some(value) = from_raw(bytes.len(), |to| to.copy_from_slice(bytes)) {
+        return value;
+    }
+    let (value, rest) = postcard::take_from_bytes(bytes).map_err(|error| error.to_string())?;
+    if rest.is_empty() {
+        Ok(value)
+    } else {
+        Err(format!("{} bytes were left over", rest.len()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn there_and_back<T: Serialize + DeserializeOwned + 'static>(value: &T) -> T {
+        let mut bytes = b"before".to_vec();
+        encode(value, &mut bytes).unwrap();
+        decode(&bytes[6..]).unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn values_come_back_as_they_went(
+            number: i64, vector: Vec<f64>, nested: Vec<(String, Option<u32>)>, bytes: Vec<u8>
+        ) {
+            prop_assert_eq!(there_and_back(&number), number);
+            let bits = |vector: &[f64]| vector.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+            prop_assert_eq!(bits(&there_and_back(&vector)), bits(&vector));
+            prop_assert_eq!(there_and_back(&nested), nested);
+            prop_assert_eq!(there_and_back(&bytes), bytes);
+        }
+
+        #[test]
+        fn any_bytes_are_a_value_or_an_error(bytes: Vec<u8>) {
+            let _ = decode::<u64>(&bytes);
+            let _ = decode::<Vec<u32>>(&bytes);
+            let _ = decode::<Vec<(String, Option<u32>)>>(&bytes);
+        }
+    }
+
+    #[test]
+    fn a_vector_of_numbers_is_its_own_bytes() {
+        assert_eq!(raw(&vec![1_u16, 2]), Some(&[1_u8, 0, 2, 0][..]));
+        assert_eq!(raw(&String::from("no number")), None);
+        assert_eq!(number_size::<f32>(), Some(4));
+        assert_eq!(number_size::<bool>(), None);
+    }
+
+    #[test]
+    fn a_length_that_fits_no_number_is_an_error() {
+        assert!(
+            decode::<Vec<u64>>(&[1, 2, 3])
+                .unwrap_err()
+                .contains("whole number")
+        );
+        assert!(decode::<u32>(&[]).is_err());
+    }
+
+    #[test]
+    fn what_cannot_be_encoded_leaves_nothing_behind() {
+        struct Endless;
+        impl Serialize for Endless {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                use serde::ser::SerializeTuple;
+                let mut tuple = serializer.serialize_tuple(2)?;
+                tuple.serialize_element("half")?;
+                Err(serde::ser::Error::custom("no"))
+            }
+        }
+        let mut out = vec![7];
+        assert!(encode(&Endless, &mut out).is_err());
+        assert_eq!(out, [7]);
+    }
+}

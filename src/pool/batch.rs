@@ -1,0 +1,189 @@
+//! Results of neighbouring items as the parent holds them, bytes until somebody asks for the values.
+
+use serde::de::DeserializeOwned;
+
+use crate::codec;
+use crate::error::{Error, ErrorKind, Result};
+use crate::pool::call::decode_panic;
+use crate::pool::memory::Bytes;
+use crate::pool::wire::{Status, entry};
+
+/// How the items `first..first + items` of a job ended.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub(super) first: usize,
+    pub(super) items: usize,
+    pub(super) end: End,
+}
+
+#[derive(Debug)]
+pub(super) enum End {
+    /// The worker's own words about each.
+    Reported(Report),
+    /// All of them failed so.
+    Failed(Error),
+}
+
+/// What a worker reported.
+#[derive(Debug)]
+pub(super) struct Report {
+    pub(super) bytes: Bytes,
+    pub(super) layout: Layout,
+    /// Process id of the worker.
+    pub(super) pid: u32,
+}
+
+/// How results lie in their bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Layout {
+    /// One item: the bytes are its value, or say why there is none.
+    One(Status),
+    /// Bare numbers, one for each item.
+    Numbers,
+    /// A head and bytes for each item.
+    Entries,
+    /// Several items that all ended so, for the one reason in the bytes.
+    All(Status),
+}
+
+impl Part {
+    /// Whether every item has a value, as far as can be told without decoding it.
+    pub(super) fn is_success(&self) -> bool {
+        match &self.end {
+            End::Failed(_) => false,
+            End::Reported(report) => match report.layout {
+                Layout::One(status) | Layout::All(status) => status == Status::Value,
+                Layout::Numbers => true,
+                Layout::Entries => {
+                    let mut at = 0;
+                    (0..self.items).all(|_| {
+                        let Some((status, len)) = report.head(at) else {
+                            return false;
+                        };
+                        at += entry::HEAD + len;
+                        status == Status::Value
+                    })
+                }
+            },
+        }
+    }
+
+    /// Calls `each` with the result of every item in order, until it says stop by `false`.
+    pub(super) fn each<R: DeserializeOwned + 'static>(
+        &self,
+        mut each: impl FnMut(Result<R>) -> bool,
+    ) {
+        let mut at = 0;
+        for index in self.first..self.first + self.items {
+            let result = match &self.end {
+                End::Failed(error) => Err(error.clone()),
+                End::Reported(report) => report.take(index, &mut at),
+            };
+            if !each(result) {
+                return;
+            }
+        }
+    }
+
+    /// Appends all values to `values` in one copy, if they are bare numbers.
+    pub(super) fn append_numbers<R: 'static>(&self, values: &mut Vec<R>) -> bool {
+        match &self.end {
+            End::Reported(report) if report.layout == Layout::Numbers => {
+                let mut copied = false;
+                codec::append_raw(values, self.items, |to| copied = report.bytes.read(0, to))
+                    && copied
+            }
+            _ => false,
+        }
+    }
+}
+
+impl Report {
+    fn head(&self, at: usize) -> Option<(Status, usize)> {
+        let mut head = [0; entry::HEAD];
+        let whole = self.bytes.read(at, &mut head);
+        let (status, len) = entry::unpack(head);
+        let end = (at + entry::HEAD).checked_add(usize::try_from(len).ok()?)?;
+        (whole && end <= self.bytes.len()).then_some((status?, len as usize))
+    }
+
+    /// The result of item `index`, which lies at `at`; moves `at` to the next.
+    fn take<R: DeserializeOwned + 'static>(&self, index: usize, at: &mut usize) -> Result<R> {
+        match self.layout {
+            Layout::One(status) | Layout::All(status) => {
+                self.value(index, status, 0, self.bytes.len())
+            }
+            Layout::Numbers => {
+                let size = codec::number_size::<R>()
+                    .ok_or_else(|| undecodable(index, "bare numbers came back for another type"))?;
+                let start = *at;
+                *at += size;
+                self.value(index, Status::Value, start, size)
+            }
+            Layout::Entries => {
+                let (status, len) = self
+                    .head(*at)
+                    .ok_or_else(|| undecodable(index, "the worker's results are cut short"))?;
+                let start = *at + entry::HEAD;
+                *at = start + len;
+                self.value(index, status, start, len)
+            }
+        }
+    }
+
+    fn value<R: DeserializeOwned + 'static>(
+        &self,
+        index: usize,
+        status: Status,
+        at: usize,
+        len: usize,
+    ) -> Result<R> {
+        if status == Status::Value {
+            let mut whole = true;
+            let raw = codec::from_raw(len, |to| whole = self.bytes.read(at, to));
+            let value = match raw {
+                Some(value) => value,
+                None => codec::decode(&self.copy(at, len)),
+            };
+            return match value {
+                Ok(value) if whole => Ok(value),
+                Ok(_) => Err(undecodable(index, "its bytes are cut short")),
+                Err(why) => Err(undecodable(index, &why)),
+            };
+        }
+        let bytes = self.copy(at, len);
+        let text = String::from_utf8_lossy(&bytes);
+        Err(match status {
+            Status::Value => unreachable!("handled above"),
+            Status::Panicked => Error::task_panicked(decode_panic(&bytes, index, self.pid)),
+            Status::BadArguments => Error::new(
+                ErrorKind::Decode,
+                format!("cannot decode the argument of item {index} in the worker: {text}"),
+            ),
+            Status::BadResult => Error::new(
+                ErrorKind::Encode,
+                format!("cannot encode the result of item {index} in the worker: {text}"),
+            ),
+            Status::NoMemory => Error::new(ErrorKind::OutOfMemory, format!("item {index}: {text}")),
+            Status::Refused => Error::new(
+                ErrorKind::Corrupted,
+                format!("worker (pid {}) refused item {index}: {text}", self.pid),
+            ),
+        })
+    }
+
+    fn copy(&self, at: usize, len: usize) -> Vec<u8> {
+        let mut bytes = vec![0; len];
+        if !self.bytes.read(at, &mut bytes) {
+            bytes.clear();
+        }
+        bytes
+    }
+}
+
+fn undecodable(index: usize, why: &str) -> Error {
+    Error::new(
+        ErrorKind::Decode,
+        format!("cannot decode the result of item {index}: {why}"),
+    )
+}

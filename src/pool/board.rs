@@ -1,0 +1,417 @@
+//! The board: the segment that a pool's parent and workers share.
+//!
+//! ```text
+//! control   head of the ring | the parent's doorbell | stop | overflow masks | idle masks | live contexts
+//! cells     one u64 for each position of the ring of tasks
+//! slots     128 bytes for each task that may be outstanding
+//! lines     256 bytes for each worker: where it sleeps, how far it is, how far its records were read
+//! records   a ring of 128-byte records for each worker
+//! tables    one u32 for each page of each worker's arena
+//! arenas    one for each worker (results) and one for the parent (arguments), whose table is private
+//! ```
+//!
+//! The file is a sealed memfd, so no other process can cut it short; most of it is address space without memory. The parent computes every
+//! offset from its own [`Shape`] and never from the segment. Neither process passes its mapping on to children it forks.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::mem::arena::{GRANULE, Refused, Span, Table, Taker};
+use crate::mem::place::{OutOfRegion, Placed, Region, region_of};
+use crate::primitive::{AtomicU32, AtomicU64, Padded};
+use crate::ring::claim::Tasks;
+use crate::ring::line::Line;
+use crate::ring::slot::Slot;
+use crate::sync::park::{self, Doorbell};
+use crate::sys::map::{self, Mapping};
+use crate::sys::memfd;
+
+/// Records of each worker: unread results it can have before it uses the slots themselves.
+const RECORDS: usize = 256;
+/// Contexts of `map_with` that workers may keep at a time.
+pub(super) const CONTEXTS: usize = 64;
+const PAGE: usize = 4096;
+
+/// The numbers from which every offset follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Shape {
+    pub(super) workers: u32,
+    pub(super) slots: u32,
+    /// Granules of each arena.
+    pub(super) granules: u32,
+}
+
+/// Offsets of a board.
+#[derive(Clone, Copy, Debug)]
+struct Plan {
+    cells: usize,
+    cells_at: usize,
+    slots_at: usize,
+    lines_at: usize,
+    records_at: usize,
+    tables_at: usize,
+    arenas_at: usize,
+    len: usize,
+}
+
+/// Byte offsets of the control words, each in a pair of lines of its own.
+mod control {
+    pub(super) const HEAD: usize = 0;
+    pub(super) const DOORBELL: usize = 128;
+    pub(super) const STOP: usize = 256;
+    pub(super) const OVERFLOW: usize = 512;
+    pub(super) const IDLE: usize = OVERFLOW + super::MASK_WORDS * 8;
+    pub(super) const CONTEXTS: usize = IDLE + super::MASK_WORDS * 8;
+    pub(super) const END: usize = CONTEXTS + super::CONTEXTS * 8;
+}
+
+/// Most workers of a pool.
+pub(super) const WORKERS_MAX: usize = 1024;
+const MASK_WORDS: usize = WORKERS_MAX / 64;
+
+impl Shape {
+    fn plan(self) -> Option<Plan> {
+        let (workers, slots, granules) = (
+            self.workers as usize,
+            self.slots as usize,
+            self.granules as usize,
+        );
+        // I1: at least one cell for each slot, so that a publication finds room but for hints of cancelled tasks
+        let cells = slots.checked_next_power_of_two()?.max(16);
+        let mut end = control::END;
+        let mut part = |len: Option<usize>| {
+            let start = end.checked_next_multiple_of(PAGE)?;
+            end = start.checked_add(len?)?;
+            Some(start)
+        };
+        let cells_at = part(cells.checked_mul(8))?;
+        let slots_at = part(slots.checked_mul(size_of::<Slot>()))?;
+        let lines_at = part(workers.checked_mul(size_of::<Line>()))?;
+        let records_at = part(workers.checked_mul(RECORDS * size_of::<Slot>()))?;
+        let tables_at = part(workers.checked_mul(granules)?.checked_mul(4))?;
+        let arenas_at = part((workers + 1).checked_mul(granules)?.checked_mul(GRANULE))?;
+        Some(Plan {
+            cells,
+            cells_at,
+            slots_at,
+            lines_at,
+            records_at,
+            tables_at,
+            arenas_at,
+            len: end,
+        })
+    }
+}
+
+/// A mapped board.
+#[derive(Debug)]
+pub(super) struct Board {
+    fd: OwnedFd,
+    region: Region,
+    plan: Plan,
+    shape: Shape,
+    head: Placed<Padded<AtomicU64>>,
+    doorbell: Placed<AtomicU32>,
+    stop: Placed<AtomicU32>,
+    overflow: Placed<[AtomicU64]>,
+    idle: Placed<[AtomicU64]>,
+    contexts: Placed<[AtomicU64]>,
+    cells: Placed<[AtomicU64]>,
+    slots: Placed<[Slot]>,
+    lines: Placed<[Line]>,
+    records: Placed<[Slot]>,
+}
+
+impl Board {
+    /// A new board for `workers` and `slots`, with arenas as large as the system lets us map.
+    pub(super) fn create(workers: u32, slots: u32) -> Result<Board> {
+        // each arena takes twice the memory of the machine, so that no result is refused for want of addresses
+        let mut granules = u32::try_from(memory_of_the_machine() * 2 / GRANULE as u64)
+            .unwrap_or(1 << 28)
+            .max(1 << 14);
+        loop {
+            let shape = Shape {
+                workers,
+                slots,
+                granules,
+            };
+            let refused = |error| {
+                Error::os(
+                    format!("cannot create shared memory for a pool of {workers} workers"),
+                    error,
+                )
+            };
+            let Some(plan) = shape.plan() else {
+                granules /= 2;
+                continue;
+            };
+            let fd = memfd::create("multiproc-pool", plan.len as u64).map_err(refused)?;
+            match Mapping::writable(fd.as_fd(), plan.len) {
+                Ok(mapping) => {
+                    memfd::reserve(
+                        fd.as_fd(),
+                        0,
+                        (plan.lines_at + workers as usize * size_of::<Line>()) as u64,
+                    )
+                    .map_err(refused)?;
+                    return Board::over(fd, mapping, shape, plan);
+                }
+                Err(error) if granules <= 1 << 14 => return Err(refused(error)),
+                Err(_) => granules /= 2, // a limit on address space (ulimit -v): smaller arenas
+            }
+        }
+    }
+
+    /// The board behind `fd`, which the parent sent, as a worker sees it.
+    pub(super) fn open(fd: OwnedFd, shape: Shape) -> Result<Board> {
+        let refused = |error| Error::os("cannot map the pool's shared memory", error);
+        let plan = shape
+            .plan()
+            .ok_or_else(|| corrupted("the shape of the pool overflows"))?;
+        if !memfd::cannot_shrink(fd.as_fd())
+            || memfd::len(fd.as_fd()).map_err(refused)? != plan.len as u64
+        {
+            return Err(corrupted(
+                "the pool's shared memory is not sealed or of the wrong length",
+            ));
+        }
+        let mapping = Mapping::writable(fd.as_fd(), plan.len).map_err(refused)?;
+        Board::over(fd, mapping, shape, plan)
+    }
+
+    fn over(fd: OwnedFd, mapping: Mapping, shape: Shape, plan: Plan) -> Result<Board> {
+        mapping
+            .not_for_forked_children()
+            .map_err(|error| Error::os("cannot set up shared memory for a pool", error))?;
+        let region = region_of(mapping);
+        let inside =
+            |_: OutOfRegion| corrupted("the pool's shared memory is shorter than its plan");
+        let (workers, slots) = (shape.workers as usize, shape.slots as usize);
+        Ok(Board {
+            head: region.at(control::HEAD).map_err(inside)?,
+            doorbell: region.at(control::DOORBELL).map_err(inside)?,
+            stop: region.at(control::STOP).map_err(inside)?,
+            overflow: region
+                .slice(control::OVERFLOW, MASK_WORDS)
+                .map_err(inside)?,
+            idle: region
+                .slice(control::IDLE, workers.div_ceil(64))
+                .map_err(inside)?,
+            contexts: region.slice(control::CONTEXTS, CONTEXTS).map_err(inside)?,
+            cells: region.slice(plan.cells_at, plan.cells).map_err(inside)?,
+            slots: region.slice(plan.slots_at, slots).map_err(inside)?,
+            lines: region.slice(plan.lines_at, workers).map_err(inside)?,
+            records: region
+                .slice(plan.records_at, workers * RECORDS)
+                .map_err(inside)?,
+            fd,
+            region,
+            plan,
+            shape,
+        })
+    }
+
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    pub(super) fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    pub(super) fn workers(&self) -> usize {
+        self.shape.workers as usize
+    }
+
+    pub(super) fn tasks(&self) -> Tasks<'_> {
+        Tasks {
+            head: &self.head.0,
+            cells: &self.cells,
+            slots: &self.slots,
+        }
+    }
+
+    pub(super) fn line(&self, worker: usize) -> &Line {
+        &self.lines[worker]
+    }
+
+    pub(super) fn records(&self, worker: usize) -> &[Slot] {
+        &self.records[worker * RECORDS..][..RECORDS]
+    }
+
+    pub(super) fn doorbell(&self) -> Doorbell<'_> {
+        Doorbell(&self.doorbell)
+    }
+
+    /// One bit for each worker that sleeps.
+    pub(super) fn idle(&self) -> &[AtomicU64] {
+        &self.idle
+    }
+
+    /// One bit for each worker that put a result into its slot for want of a free record.
+    pub(super) fn overflow(&self) -> &[AtomicU64] {
+        &self.overflow[..self.idle.len()]
+    }
+
+    /// Raised when workers are to end once nothing is left to claim.
+    pub(super) fn stop(&self) -> &AtomicU32 {
+        &self.stop
+    }
+
+    /// The contexts that outstanding tasks may name; a worker drops others it keeps.
+    pub(super) fn contexts(&self) -> &[AtomicU64] {
+        &self.contexts
+    }
+
+    /// Wakes up to `count` sleeping workers.
+    pub(super) fn wake(&self, count: usize) -> usize {
+        park::wake(&self.idle, count, |worker| {
+            self.lines.get(worker).map(|line| &line.park)
+        })
+    }
+
+    /// The arena number `owner`: workers first, then the parent.
+    pub(super) fn arena(&self, owner: usize) -> Result<Arena> {
+        let inside = |_: OutOfRegion| corrupted("an arena lies outside the pool's shared memory");
+        let granules = self.shape.granules as usize;
+        let table = if owner == self.workers() {
+            let len = (granules * 4).next_multiple_of(PAGE);
+            let mapping = map::private(len)
+                .map_err(|error| Error::os("cannot create a pool's private tables", error))?;
+            region_of(mapping).slice(0, granules)
+        } else {
+            self.region
+                .slice(self.plan.tables_at + owner * granules * 4, granules)
+        };
+        let at = self.plan.arenas_at + owner * granules * GRANULE;
+        let data = self.region.part(at, granules * GRANULE).map_err(inside)?;
+        Ok(Arena {
+            table: Table(table.map_err(inside)?),
+            data,
+            at: at as u64,
+        })
+    }
+
+    /// Makes memory exist behind `span` of `arena`.
+    fn reserve(&self, arena: &Arena, span: Span) -> std::io::Result<()> {
+        memfd::reserve(
+            self.fd(),
+            arena.at + span.bytes().start as u64,
+            span.len() as u64,
+        )
+    }
+
+    /// Bytes of one arena.
+    pub(super) fn arena_len(&self) -> usize {
+        self.shape.granules as usize * GRANULE
+    }
+
+    /// Takes room for `len` bytes out of `arena`; by its owner alone.
+    pub(super) fn take(
+        &self,
+        arena: &Arena,
+        taker: &mut Taker,
+        len: usize,
+        reach: impl FnOnce(u64),
+    ) -> Result<Span> {
+        taker
+            .take(&arena.table, len, reach, |span| self.reserve(arena, span))
+            .map_err(|refused| match refused {
+                Refused::Full => {
+                    let message = format!(
+                        "no room for {len} bytes in the pool's shared memory; send less at a time"
+                    );
+                    Error::new(ErrorKind::OutOfMemory, message)
+                }
+                Refused::NoMemory(error) => {
+                    Error::os(format!("no memory for {len} bytes of task data"), error)
+                }
+            })
+    }
+
+    /// Gives memory of free large spans back beyond a bound; by the arena's owner alone.
+    pub(super) fn trim(&self, arena: &Arena, taker: &mut Taker) {
+        taker.trim(&arena.table, WARM_GRANULES, |span| {
+            memfd::punch(
+                self.fd(),
+                arena.at + span.bytes().start as u64,
+                span.len() as u64,
+            )
+            .is_ok()
+        });
+    }
+}
+
+/// Free memory that an arena keeps in large spans for the next ones: 64 MiB.
+const WARM_GRANULES: usize = (64 << 20) / GRANULE;
+
+/// One process's room for payloads.
+#[derive(Clone, Debug)]
+pub(super) struct Arena {
+    pub(super) table: Table,
+    pub(super) data: Region,
+    /// Offset of `data` in the file.
+    at: u64,
+}
+
+pub(super) fn corrupted(what: &str) -> Error {
+    Error::new(ErrorKind::Corrupted, what)
+}
+
+fn memory_of_the_machine() -> u64 {
+    nix::sys::sysinfo::sysinfo().map_or(8 << 30, |info| info.ram_total())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_of_the_board_do_not_overlap_and_what_overflows_is_refused() {
+        for (workers, slots, granules) in [
+            (1, 1, 1 << 14),
+            (3, 1000, 1 << 20),
+            (1024, 1 << 20, 1 << 16),
+        ] {
+            let plan = Shape {
+                workers,
+                slots,
+                granules,
+            }
+            .plan()
+            .unwrap();
+            assert!(plan.cells >= slots as usize);
+            assert!(plan.cells_at >= control::END);
+            assert!(plan.slots_at >= plan.cells_at + plan.cells * 8);
+            assert!(plan.lines_at >= plan.slots_at + slots as usize * 128);
+            assert!(plan.records_at >= plan.lines_at + workers as usize * 256);
+            assert!(
+                plan.len >= plan.arenas_at + (workers as usize + 1) * granules as usize * GRANULE
+            );
+        }
+        const {
+            assert!(control::STOP >= control::DOORBELL + 128);
+            assert!(control::DOORBELL >= control::HEAD + 128);
+        }
+    }
+
+    #[test]
+    fn a_board_opened_by_its_descriptor_shows_the_same_words() {
+        let board = Board::create(2, 64).unwrap();
+        let other = Board::open(board.fd().try_clone_to_owned().unwrap(), board.shape()).unwrap();
+        board.tasks().slots[63].write(0, &[42]);
+        let mut word = [0];
+        other.tasks().slots[63].read(0, &mut word);
+        assert_eq!(word, [42]);
+        let wrong = Shape {
+            slots: 65,
+            ..board.shape()
+        };
+        assert_eq!(
+            Board::open(board.fd().try_clone_to_owned().unwrap(), wrong)
+                .unwrap_err()
+                .kind(),
+            ErrorKind::Corrupted
+        );
+    }
+}

@@ -1,0 +1,223 @@
+//! Settings of a pool.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::thread::available_parallelism;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::codec;
+use crate::error::{Error, ErrorKind, Result};
+use crate::pool::Pool;
+use crate::pool::board::{Board, WORKERS_MAX};
+use crate::pool::call;
+use crate::pool::memory::Memory;
+use crate::pool::message::Init;
+use crate::pool::parent::Core;
+use crate::pool::recovery::{Crew, Orders};
+use crate::primitive::Counter;
+use crate::ring::slot::SLOTS_MAX;
+use crate::spawn::function::Reference;
+use crate::spawn::hook;
+
+/// Tasks that may be unfinished at a time unless the builder says otherwise.
+const QUEUE_DEPTH: usize = 4096;
+
+/// Builds a [`Pool`] with settings of its own; from [`Pool::builder`].
+///
+/// `S` is the state that [`init`](Builder::init) makes in each worker, `()` without it.
+///
+/// # Examples
+///
+/// ```
+/// # fn main() -> multiproc::Result<()> {
+/// let pool = multiproc::Pool::builder()
+///     .workers(2)
+///     .name("numbers")
+///     .init(|start: u64| vec![start], 7)
+///     .build()?;
+/// let seen = pool.map_state(|state: &mut Vec<u64>, x: u64| state[0] + x, [1, 2, 3])?;
+/// assert_eq!(seen, [8, 9, 10]);
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "a builder does nothing before build()"]
+pub struct Builder<S = ()> {
+    workers: Option<usize>,
+    queue_depth: usize,
+    max_tasks: Option<usize>,
+    retries: u32,
+    name: Option<String>,
+    init: Option<Result<(Reference, Vec<u8>)>>,
+    state: PhantomData<fn() -> S>,
+}
+
+impl Builder {
+    pub(super) fn new() -> Self {
+        Self {
+            workers: None,
+            queue_depth: QUEUE_DEPTH,
+            max_tasks: None,
+            retries: 0,
+            name: None,
+            init: None,
+            state: PhantomData,
+        }
+    }
+}
+
+impl<S> Builder<S> {
+    /// Sets the number of worker processes. Default: one for each usable processor, as affinity and cgroup limits allow.
+    #[doc(alias = "processes")]
+    pub fn workers(mut self, count: usize) -> Self {
+        self.workers = Some(count);
+        self
+    }
+
+    /// Sets how many tasks may be unfinished at a time, 4096 by default: then `apply_async` waits and `try_apply_async` refuses.
+    ///
+    /// A chunk of `map` counts as one task. Each costs 128 bytes of shared memory whether used or not.
+    pub fn queue_depth(mut self, tasks: usize) -> Self {
+        self.queue_depth = tasks;
+        self
+    }
+
+    /// Lets each worker end after `items` items and start anew, for code that leaks. Chunks are cut to at most that size.
+    #[doc(alias = "maxtasksperchild")]
+    pub fn max_tasks_per_worker(mut self, items: usize) -> Self {
+        self.max_tasks = Some(items);
+        self
+    }
+
+    /// Sets how often an item is run again after the worker that ran it died; 0 by default, since it may have had effects.
+    pub fn retries(mut self, times: u32) -> Self {
+        self.retries = times;
+        self
+    }
+
+    /// Names the pool in messages and its workers' threads: `name-0`, `name-1`, ...
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Makes a state in each worker before its first task: `make(argument)`. Tasks of [`Pool::map_state`] get it as `&mut`.
+    ///
+    /// The state is never sent, so it may be anything: a connection, a model, a handle of a C library. After a panic in a task it is made
+    /// again. If `make` panics or its process ends, [`build`](Builder::build) returns that as an error.
+    #[doc(alias = "initializer")]
+    #[doc(alias = "initargs")]
+    pub fn init<I, T>(self, make: fn(I) -> T, argument: I) -> Builder<T>
+    where
+        I: Serialize + DeserializeOwned + 'static,
+        T: 'static,
+    {
+        let encoded = Reference::of::<call::Init<I, T>>(make).and_then(|function| {
+            let mut bytes = Vec::new();
+            codec::encode(&argument, &mut bytes).map_err(|why| {
+                Error::new(
+                    ErrorKind::Encode,
+                    format!("cannot encode the argument of the initialiser: {why}"),
+                )
+            })?;
+            Ok((function, bytes))
+        });
+        let Self {
+            workers,
+            queue_depth,
+            max_tasks,
+            retries,
+            name,
+            ..
+        } = self;
+        Builder {
+            workers,
+            queue_depth,
+            max_tasks,
+            retries,
+            name,
+            init: Some(encoded),
+            state: PhantomData,
+        }
+    }
+
+    /// Starts the workers and waits until each is ready: about a millisecond for each processor's share of them.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidInput`](ErrorKind::InvalidInput) for a count of zero or beyond what there can be; [`InitFailed`](ErrorKind::InitFailed) if
+    /// the initialiser failed; [`HookDidNotRun`](ErrorKind::HookDidNotRun), [`NotInitialised`](ErrorKind::NotInitialised),
+    /// [`InSharedLibrary`](ErrorKind::InSharedLibrary), [`ForeignExecutable`](ErrorKind::ForeignExecutable),
+    /// [`Privileged`](ErrorKind::Privileged) if workers cannot start in this program; [`OutOfMemory`](ErrorKind::OutOfMemory) and
+    /// [`Os`](ErrorKind::Os) if the system refuses memory or processes. All that was started is ended again.
+    pub fn build(self) -> Result<Pool<S>> {
+        static POOLS: Counter = Counter::new(1);
+        hook::ensure_ready()?;
+        let processors = available_parallelism().map_or(1, usize::from);
+        let workers = within(
+            "workers",
+            self.workers.unwrap_or(processors.min(WORKERS_MAX)),
+            WORKERS_MAX,
+        )?;
+        let slots = within("queue_depth", self.queue_depth, SLOTS_MAX as usize)?;
+        let max_tasks = self
+            .max_tasks
+            .map(|items| within("max_tasks_per_worker", items, usize::MAX))
+            .transpose()?;
+        let name = self
+            .name
+            .unwrap_or_else(|| format!("pool-{}", POOLS.next()));
+        let memory = Memory::new(Board::create(workers as u32, slots as u32)?)?;
+        let init = match self.init {
+            None => None,
+            Some(encoded) => {
+                let (function, bytes) = encoded?;
+                let placed = memory.place(&[&bytes])?;
+                Some((
+                    Init {
+                        function,
+                        granule: placed.granule(),
+                        len: bytes.len() as u64,
+                    },
+                    placed,
+                ))
+            }
+        };
+        let orders = Orders {
+            max_tasks: max_tasks.map(|items| items as u64),
+            may_spin: workers < processors,
+            init,
+        };
+        let core = Arc::new(Core::new(
+            memory,
+            name,
+            self.retries,
+            Crew::new(workers, orders),
+        ));
+        core.start_all()?;
+        Ok(Pool::over(core, workers, max_tasks))
+    }
+}
+
+fn within(what: &str, count: usize, most: usize) -> Result<usize> {
+    if (1..=most).contains(&count) {
+        return Ok(count);
+    }
+    let message = format!("{what} is {count}, but must be at least 1 and at most {most}");
+    Err(Error::new(ErrorKind::InvalidInput, message))
+}
+
+impl<S> fmt::Debug for Builder<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("workers", &self.workers)
+            .field("queue_depth", &self.queue_depth)
+            .field("max_tasks_per_worker", &self.max_tasks)
+            .field("retries", &self.retries)
+            .field("name", &self.name)
+            .field("init", &self.init.is_some())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,95 @@
+//! The thread that runs `on_done` callbacks, started with the first of them.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::thread;
+
+use crate::pool::memory::lock;
+use crate::pool::parent::Core;
+use crate::sys::clock::Wait;
+
+pub(super) type Callback = Box<dyn FnOnce() + Send>;
+
+/// Callbacks that wait for results, and those that can run.
+#[derive(Default)]
+pub(super) struct Callbacks {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    /// Callbacks whose result is not there yet. While there are some, the thread collects results if nobody else does.
+    expected: usize,
+    ready: VecDeque<Callback>,
+    started: bool,
+    over: bool,
+}
+
+impl Callbacks {
+    /// Another callback will come. Starts the thread if need be.
+    pub(super) fn expect_one(&self, core: &Arc<Core>) {
+        let mut state = lock(&self.state);
+        state.expected += 1;
+        if !state.started {
+            let weak = Arc::downgrade(core);
+            let named = thread::Builder::new().name("multiproc-callbacks".to_owned());
+            // without a thread callbacks wait; the next one tries again
+            state.started = named.spawn(move || run(&weak)).is_ok();
+        }
+        self.changed.notify_one();
+    }
+
+    /// Results are there: their callbacks can run.
+    pub(super) fn push(&self, callbacks: Vec<Callback>) {
+        if !callbacks.is_empty() {
+            let mut state = lock(&self.state);
+            state.ready.extend(callbacks);
+            self.changed.notify_one();
+        }
+    }
+
+    /// No result comes any more: what is ready is run, then the thread ends.
+    pub(super) fn finish(&self) {
+        lock(&self.state).over = true;
+        self.changed.notify_one();
+    }
+
+    fn has_news(&self) -> bool {
+        let state = lock(&self.state);
+        !state.ready.is_empty() || state.over
+    }
+
+    /// The next callback; `None` if results must be collected first, `Err` if all is over.
+    fn next(&self) -> Result<Option<Callback>, ()> {
+        let mut state = lock(&self.state);
+        loop {
+            if let Some(callback) = state.ready.pop_front() {
+                state.expected = state.expected.saturating_sub(1);
+                return Ok(Some(callback));
+            }
+            if state.over {
+                return Err(());
+            }
+            if state.expected > 0 {
+                return Ok(None);
+            }
+            state = self
+                .changed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+fn run(core: &Weak<Core>) {
+    while let Some(core) = core.upgrade() {
+        match core.callbacks.next() {
+            // the panic hook has printed what there is to say
+            Ok(Some(callback)) => drop(catch_unwind(AssertUnwindSafe(callback))),
+            Ok(None) => drop(core.wait(Wait::Forever, || core.callbacks.has_news())),
+            Err(()) => return,
+        }
+    }
+}

@@ -1,0 +1,514 @@
+//! Many items: `map`, `imap` and their kin, and the chunks they travel in.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::iter::FusedIterator;
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::codec;
+use crate::error::{Error, ErrorKind, Result};
+use crate::pool::call::{OnState, Plain, With};
+use crate::pool::parent::{Context, Core, Entry, Input, InputBytes};
+use crate::pool::result::{self, Arrivals, AsyncResult, Hook, Job};
+use crate::pool::wire::ARGUMENTS_INLINE;
+use crate::pool::{Pool, Travels};
+use crate::ring::line::ITEMS_MAX;
+use crate::spawn::function::Reference;
+use crate::sys::clock::Wait;
+
+/// A pool seen with a chunk size of one's own; from [`Pool::chunk_size`].
+///
+/// A chunk is how many items travel as one task. Only speed shows it: errors, order and what is lost with a dead worker are per item
+/// whatever the chunk.
+pub struct Chunked<'p, S = ()> {
+    pool: &'p Pool<S>,
+    chunk: Option<usize>,
+}
+
+impl<S> Clone for Chunked<'_, S> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<S> Copy for Chunked<'_, S> {}
+
+impl<S> fmt::Debug for Chunked<'_, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Chunked")
+            .field("pool", self.pool)
+            .field("chunk", &self.chunk)
+            .finish()
+    }
+}
+
+impl<'p, S> Chunked<'p, S> {
+    pub(super) fn new(pool: &'p Pool<S>, chunk: Option<usize>) -> Self {
+        Self { pool, chunk }
+    }
+
+    /// As [`Pool::map`].
+    pub fn map<A: Travels, R: Travels, I>(self, f: fn(A) -> R, items: I) -> Result<Vec<R>>
+    where
+        I: IntoIterator<Item = A>,
+    {
+        self.map_async(f, items)?.get()
+    }
+
+    /// As [`Pool::map_async`].
+    pub fn map_async<A: Travels, R: Travels, I>(
+        self,
+        f: fn(A) -> R,
+        items: I,
+    ) -> Result<AsyncResult<Vec<R>>>
+    where
+        I: IntoIterator<Item = A>,
+    {
+        self.submit_all(Reference::of::<Plain<A, R>>(f)?, None, items)
+    }
+
+    /// As [`Pool::map_with`].
+    pub fn map_with<C: Travels, A: Travels, R: Travels, I>(
+        self,
+        context: &C,
+        f: fn(&C, A) -> R,
+        items: I,
+    ) -> Result<Vec<R>>
+    where
+        I: IntoIterator<Item = A>,
+    {
+        let mut bytes = Vec::new();
+        codec::encode(context, &mut bytes).map_err(|why| {
+            Error::new(
+                ErrorKind::Encode,
+                format!("cannot encode the context of map_with: {why}"),
+            )
+        })?;
+        let context = self.pool.core.context(&bytes)?;
+        self.submit_all(Reference::of::<With<C, A, R>>(f)?, Some(context), items)?
+            .get()
+    }
+
+    /// As [`Pool::map_state`].
+    pub fn map_state<A: Travels, R: Travels, I>(
+        self,
+        f: fn(&mut S, A) -> R,
+        items: I,
+    ) -> Result<Vec<R>>
+    where
+        I: IntoIterator<Item = A>,
+        S: 'static,
+    {
+        self.submit_all(Reference::of::<OnState<S, A, R>>(f)?, None, items)?
+            .get()
+    }
+
+    /// As [`Pool::imap`].
+    pub fn imap<A: Travels, R: Travels, I>(
+        self,
+        f: fn(A) -> R,
+        items: I,
+    ) -> Imap<'p, R, I::IntoIter>
+    where
+        I: IntoIterator<Item = A>,
+    {
+        Imap {
+            feed: self.feed::<A, R, I>(f, items),
+            pending: VecDeque::new(),
+            values: VecDeque::new(),
+        }
+    }
+
+    /// As [`Pool::imap_unordered`].
+    pub fn imap_unordered<A: Travels, R: Travels, I>(
+        self,
+        f: fn(A) -> R,
+        items: I,
+    ) -> ImapUnordered<'p, R, I::IntoIter>
+    where
+        I: IntoIterator<Item = A>,
+    {
+        let feed = self.feed::<A, R, I>(f, items);
+        ImapUnordered {
+            feed,
+            pending: HashMap::new(),
+            arrivals: Arc::default(),
+            number: 0,
+            values: VecDeque::new(),
+        }
+    }
+
+    fn feed<A: Travels, R: Travels, I>(self, f: fn(A) -> R, items: I) -> Feed<'p, I::IntoIter>
+    where
+        I: IntoIterator<Item = A>,
+    {
+        let chunk = self.chunk_for(1);
+        let function = Reference::of::<Plain<A, R>>(f);
+        let slots = self.pool.core.memory.board.shape().slots as usize;
+        let (function, chunk, failed) = match (function, chunk, self.pool.core.check_open()) {
+            (Ok(function), Ok(chunk), Ok(())) => (Some(function), chunk, None),
+            (Err(error), ..) | (_, Err(error), _) | (.., Err(error)) => (None, 1, Some(error)),
+        };
+        Feed {
+            core: &self.pool.core,
+            function,
+            number: codec::number_size::<R>(),
+            chunk,
+            window: (8 * self.pool.workers).max(64).min(slots),
+            items: items.into_iter(),
+            taken: 0,
+            failed,
+        }
+    }
+
+    fn chunk_for(self, default: usize) -> Result<usize> {
+        match self.chunk {
+            Some(0) => Err(Error::new(
+                ErrorKind::InvalidInput,
+                "the chunk size is 0, but a chunk needs at least one item",
+            )),
+            chunk => {
+                let most = self
+                    .pool
+                    .max_tasks
+                    .unwrap_or(usize::MAX)
+                    .min(ITEMS_MAX as usize);
+                Ok(chunk.unwrap_or(default).clamp(1, most))
+            }
+        }
+    }
+
+    fn submit_all<A: Travels, R: Travels, I>(
+        self,
+        function: Reference,
+        context: Option<Arc<Context>>,
+        items: I,
+    ) -> Result<AsyncResult<Vec<R>>>
+    where
+        I: IntoIterator<Item = A>,
+    {
+        let core = &self.pool.core;
+        core.check_open()?;
+        self.chunk_for(1)?;
+        let items: Vec<A> = items.into_iter().collect();
+        // CPython's formula: four chunks for each worker
+        let chunk = self.chunk_for(items.len().div_ceil(4 * self.pool.workers))?;
+        let job = Job::new(items.len(), None);
+        let template = Template {
+            function,
+            number: codec::number_size::<R>(),
+            context,
+        };
+        let mut first = 0;
+        while first < items.len() {
+            let count = chunk.min(items.len() - first);
+            let submitted = encode_range(core, &items, first, count)
+                .and_then(|input| template.submit(core, &job, first, count, input, Wait::Forever));
+            if let Err(error) = submitted {
+                core.cancel(|other| Arc::ptr_eq(other, &job));
+                return Err(error);
+            }
+            first += count;
+        }
+        Ok(AsyncResult::new(Arc::clone(core), job, result::all::<R>))
+    }
+}
+
+/// What all tasks of a call have in common.
+pub(super) struct Template {
+    pub(super) function: Reference,
+    pub(super) number: Option<usize>,
+    pub(super) context: Option<Arc<Context>>,
+}
+
+impl Template {
+    pub(super) fn submit(
+        &self,
+        core: &Arc<Core>,
+        job: &Arc<Job>,
+        first: usize,
+        items: usize,
+        input: Input,
+        wait: Wait,
+    ) -> Result<()> {
+        let entry = Entry {
+            job: Arc::clone(job),
+            first,
+            items: items as u32,
+            skip: 0,
+            function: self.function,
+            input,
+            number: self.number,
+            context: self.context.clone(),
+            attempts: 0,
+        };
+        core.submit(entry, wait)
+    }
+}
+
+thread_local! {
+    /// Where values are encoded on their way to shared memory.
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A scratch buffer larger than this is not kept.
+const SCRATCH_MAX: usize = 1 << 20;
+
+/// Encodes with `write` into a buffer that is used again and again, and places the bytes.
+fn encode_by(core: &Core, write: impl FnOnce(&mut Vec<u8>) -> Result<()>) -> Result<Input> {
+    let mut scratch = SCRATCH.take(); // an encoder of the user's may come here again
+    scratch.clear();
+    let input = write(&mut scratch).and_then(|()| place(core, &scratch, false));
+    if scratch.capacity() <= SCRATCH_MAX {
+        SCRATCH.set(scratch);
+    }
+    input
+}
+
+/// Encodes the argument of a single task.
+pub(super) fn encode_one<A: Travels>(core: &Core, argument: &A) -> Result<Input> {
+    match codec::raw(argument) {
+        Some(bytes) => place(core, bytes, false),
+        None => encode_by(core, |bytes| {
+            codec::encode(argument, bytes).map_err(|why| unencodable(0, &why))
+        }),
+    }
+}
+
+/// Encodes `items[first..first + count]`: bare numbers in one copy, others each with its length before it.
+fn encode_range<A: Travels>(
+    core: &Core,
+    items: &Vec<A>,
+    first: usize,
+    count: usize,
+) -> Result<Input> {
+    if let (Some(bytes), Some(size)) = (codec::raw(items), codec::number_size::<A>()) {
+        return place(core, &bytes[first * size..(first + count) * size], true);
+    }
+    let range = &items[first..first + count];
+    if let [only] = range {
+        return encode_one(core, only);
+    }
+    encode_by(core, |bytes| {
+        for (at, item) in range.iter().enumerate() {
+            let start = bytes.len();
+            bytes.extend_from_slice(&[0; 8]);
+            codec::encode(item, bytes).map_err(|why| unencodable(first + at, &why))?;
+            let len = (bytes.len() - start - 8) as u64;
+            bytes[start..start + 8].copy_from_slice(&len.to_le_bytes());
+        }
+        Ok(())
+    })
+}
+
+fn place(core: &Core, bytes: &[u8], plain: bool) -> Result<Input> {
+    let placed = if bytes.len() <= ARGUMENTS_INLINE {
+        let mut words = [0; ARGUMENTS_INLINE / 8];
+        for (word, part) in words.iter_mut().zip(bytes.chunks(8)) {
+            let mut whole = [0; 8];
+            whole[..part.len()].copy_from_slice(part);
+            *word = u64::from_le_bytes(whole);
+        }
+        InputBytes::Inline(words)
+    } else {
+        InputBytes::Placed(core.memory.place(&[bytes])?)
+    };
+    Ok(Input {
+        len: bytes.len(),
+        plain,
+        bytes: placed,
+    })
+}
+
+fn unencodable(index: usize, why: &str) -> Error {
+    Error::new(
+        ErrorKind::Encode,
+        format!("cannot encode the argument of item {index}: {why}"),
+    )
+}
+
+/// Takes items from an iterator and submits them, a chunk at a time, while the window has room.
+struct Feed<'p, I> {
+    core: &'p Arc<Core>,
+    function: Option<Reference>,
+    number: Option<usize>,
+    chunk: usize,
+    /// Chunks under way at most.
+    window: usize,
+    items: I,
+    /// Items taken so far.
+    taken: usize,
+    /// Why no more is taken; told after what is under way.
+    failed: Option<Error>,
+}
+
+impl<A: Travels, I: Iterator<Item = A>> Feed<'_, I> {
+    /// Submits the next chunk; `None` when there is none.
+    fn next(&mut self, hook: Option<Hook>) -> Option<Arc<Job>> {
+        let function = self.function?;
+        let items: Vec<A> = self.items.by_ref().take(self.chunk).collect();
+        if items.len() < self.chunk {
+            self.function = None; // at its end: not to be asked again
+        }
+        if items.is_empty() {
+            return None;
+        }
+        let job = Job::new(items.len(), hook);
+        let template = Template {
+            function,
+            number: self.number,
+            context: None,
+        };
+        let first = self.taken;
+        self.taken += items.len();
+        let submitted = encode_range(self.core, &items, 0, items.len()).and_then(|input| {
+            template.submit(self.core, &job, first, items.len(), input, Wait::Forever)
+        });
+        match submitted {
+            Ok(()) => Some(job),
+            Err(error) => {
+                self.failed = Some(error);
+                self.function = None;
+                None
+            }
+        }
+    }
+}
+
+/// Moves the results of a finished job to `values`.
+fn take_values<R: DeserializeOwned + 'static>(job: &Job, values: &mut VecDeque<Result<R>>) {
+    job.with_parts(|parts| {
+        for part in parts {
+            part.each(|value| {
+                values.push_back(value);
+                true
+            });
+        }
+    });
+}
+
+/// Results in the order of the items; from [`Pool::imap`].
+///
+/// Dropping it withdraws what no worker has begun.
+#[must_use = "nothing is submitted before the first next()"]
+pub struct Imap<'p, R, I> {
+    feed: Feed<'p, I>,
+    pending: VecDeque<Arc<Job>>,
+    values: VecDeque<Result<R>>,
+}
+
+impl<A: Travels, R: Travels, I: Iterator<Item = A>> Iterator for Imap<'_, R, I> {
+    type Item = Result<R>;
+
+    fn next(&mut self) -> Option<Result<R>> {
+        while self.pending.len() < self.feed.window {
+            match self.feed.next(None) {
+                Some(job) => self.pending.push_back(job),
+                None => break,
+            }
+        }
+        if let Some(value) = self.values.pop_front() {
+            return Some(value);
+        }
+        let Some(job) = self.pending.pop_front() else {
+            return self.feed.failed.take().map(Err);
+        };
+        if !self.feed.core.wait(Wait::Forever, || job.is_done()) {
+            return self.feed.core.check_ours().err().map(Err);
+        }
+        take_values(&job, &mut self.values);
+        self.values.pop_front()
+    }
+}
+
+/// Results in the order in which they are done; from [`Pool::imap_unordered`].
+///
+/// Dropping it withdraws what no worker has begun.
+#[must_use = "nothing is submitted before the first next()"]
+pub struct ImapUnordered<'p, R, I> {
+    feed: Feed<'p, I>,
+    pending: HashMap<u64, Arc<Job>>,
+    arrivals: Arc<Arrivals>,
+    number: u64,
+    values: VecDeque<Result<R>>,
+}
+
+impl<A: Travels, R: Travels, I: Iterator<Item = A>> Iterator for ImapUnordered<'_, R, I> {
+    type Item = Result<R>;
+
+    fn next(&mut self) -> Option<Result<R>> {
+        while self.pending.len() < self.feed.window {
+            let hook = Hook::Notice(Arc::clone(&self.arrivals), self.number);
+            match self.feed.next(Some(hook)) {
+                Some(job) => self.pending.insert(self.number, job),
+                None => break,
+            };
+            self.number += 1;
+        }
+        if let Some(value) = self.values.pop_front() {
+            return Some(value);
+        }
+        if self.pending.is_empty() {
+            return self.feed.failed.take().map(Err);
+        }
+        if !self
+            .feed
+            .core
+            .wait(Wait::Forever, || !self.arrivals.is_empty())
+        {
+            return self.feed.core.check_ours().err().map(Err);
+        }
+        let job = self
+            .arrivals
+            .next()
+            .and_then(|number| self.pending.remove(&number))?;
+        take_values(&job, &mut self.values);
+        self.values.pop_front()
+    }
+}
+
+impl<A: Travels, R: Travels, I: Iterator<Item = A>> FusedIterator for Imap<'_, R, I> {}
+impl<A: Travels, R: Travels, I: Iterator<Item = A>> FusedIterator for ImapUnordered<'_, R, I> {}
+
+impl<R, I> Drop for Imap<'_, R, I> {
+    fn drop(&mut self) {
+        if !self.pending.is_empty() {
+            self.feed
+                .core
+                .cancel(|job| self.pending.iter().any(|own| Arc::ptr_eq(own, job)));
+        }
+    }
+}
+
+impl<R, I> Drop for ImapUnordered<'_, R, I> {
+    fn drop(&mut self) {
+        if !self.pending.is_empty() {
+            self.feed
+                .core
+                .cancel(|job| self.pending.values().any(|own| Arc::ptr_eq(own, job)));
+        }
+    }
+}
+
+impl<R, I> fmt::Debug for Imap<'_, R, I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Imap")
+            .field("pending", &self.pending.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<R, I> fmt::Debug for ImapUnordered<'_, R, I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ImapUnordered")
+            .field("pending", &self.pending.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Only for the doc comment of [`Travels`]: any type with serde's two traits qualifies.
+impl<T: Serialize + DeserializeOwned + 'static> Travels for T {}

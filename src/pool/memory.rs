@@ -1,0 +1,199 @@
+//! The parent's hold on payloads: spans that give themselves back.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::error::Result;
+use crate::mem::arena::{GRANULE, Span, Taker};
+use crate::pool::board::{Arena, Board, corrupted};
+
+/// Results up to this size are copied out as they arrive, so that their page serves again at once; larger ones stay where they are until
+/// they are taken.
+const COPY_MAX: usize = 16 * 1024;
+
+/// From this size on a freed result is worth waking its worker, which alone can give the memory back: 16 MiB.
+const NUDGE: u32 = (16 << 20) / GRANULE as u32;
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A board, the parent's own arena, and its account of the workers' arenas.
+#[derive(Debug)]
+pub(super) struct Memory {
+    pub(super) board: Board,
+    inputs: Arena,
+    taker: Mutex<Taker>,
+    results: Vec<Arena>,
+    /// For each worker's arena the spans the parent holds: first granule and count.
+    held: Vec<Mutex<BTreeMap<u32, u32>>>,
+}
+
+impl Memory {
+    pub(super) fn new(board: Board) -> Result<Arc<Self>> {
+        let workers = board.workers();
+        let results = (0..workers)
+            .map(|worker| board.arena(worker))
+            .collect::<Result<Vec<_>>>()?;
+        Ok(Arc::new(Self {
+            inputs: board.arena(workers)?,
+            taker: Mutex::new(Taker::new()),
+            held: results.iter().map(|_| Mutex::default()).collect(),
+            results,
+            board,
+        }))
+    }
+
+    /// Puts argument bytes where workers read them.
+    pub(super) fn place(self: &Arc<Self>, parts: &[&[u8]]) -> Result<Placed> {
+        let len = parts.iter().map(|part| part.len()).sum();
+        let span = self
+            .board
+            .take(&self.inputs, &mut lock(&self.taker), len, |_| ())?;
+        let placed = Placed {
+            memory: Arc::clone(self),
+            span,
+        };
+        let mut at = span.bytes().start;
+        for part in parts {
+            self.inputs
+                .data
+                .write(at, part)
+                .map_err(|error| corrupted(&error.to_string()))?;
+            at += part.len();
+        }
+        Ok(placed)
+    }
+
+    /// Takes over the result of `len` bytes that `worker` says lies at `granule`; `None` if that cannot be.
+    pub(super) fn collect(
+        self: &Arc<Self>,
+        worker: usize,
+        granule: u32,
+        len: u64,
+    ) -> Option<Bytes> {
+        let arena = &self.results[worker];
+        let span = Span::checked(u64::from(granule), len.max(1), arena.table.granules())?;
+        let len = len as usize;
+        if len <= COPY_MAX {
+            let mut bytes = Vec::with_capacity(len);
+            arena
+                .data
+                .append_to(span.bytes().start, len, &mut bytes)
+                .ok()?;
+            arena.table.release(span);
+            return Some(Bytes::Owned(bytes.into_boxed_slice()));
+        }
+        lock(&self.held[worker]).insert(span.first, span.count);
+        Some(Bytes::Span(
+            Collected {
+                memory: Arc::clone(self),
+                worker,
+                span,
+            },
+            len,
+        ))
+    }
+
+    /// Copies `len` bytes of an unpublished result of a dead worker, from `granule` on.
+    pub(super) fn salvage(&self, worker: usize, granule: u32, at: usize, to: &mut [u8]) -> bool {
+        let start = granule as usize * GRANULE + at;
+        self.results[worker].data.read(start, to).is_ok()
+    }
+
+    /// Frees what a dead worker had taken and not published.
+    pub(super) fn reclaim(&self, worker: usize) {
+        let high = self.board.line(worker).high();
+        self.results[worker]
+            .table
+            .reclaim(high, &lock(&self.held[worker]));
+    }
+}
+
+/// Arguments in the parent's arena, until dropped.
+#[derive(Debug)]
+pub(super) struct Placed {
+    memory: Arc<Memory>,
+    span: Span,
+}
+
+impl Placed {
+    pub(super) fn granule(&self) -> u32 {
+        self.span.first
+    }
+}
+
+impl Drop for Placed {
+    fn drop(&mut self) {
+        let memory = &self.memory;
+        let mut taker = lock(&memory.taker);
+        memory.inputs.table.release(self.span);
+        if self.span.count >= NUDGE {
+            memory.board.trim(&memory.inputs, &mut taker);
+        }
+    }
+}
+
+/// A result that still lies in its worker's arena, until dropped.
+#[derive(Debug)]
+pub(super) struct Collected {
+    memory: Arc<Memory>,
+    worker: usize,
+    span: Span,
+}
+
+impl Drop for Collected {
+    fn drop(&mut self) {
+        let memory = &self.memory;
+        lock(&memory.held[self.worker]).remove(&self.span.first);
+        memory.results[self.worker].table.release(self.span);
+        if self.span.count >= NUDGE {
+            memory.board.wake(memory.board.workers());
+        }
+    }
+}
+
+/// Bytes of results in the parent's hands.
+#[derive(Debug)]
+pub(super) enum Bytes {
+    Short(u8, [u8; Bytes::SHORT]),
+    Owned(Box<[u8]>),
+    Span(Collected, usize),
+}
+
+impl Bytes {
+    const SHORT: usize = 22;
+
+    pub(super) fn copy_of(bytes: &[u8]) -> Self {
+        if bytes.len() > Self::SHORT {
+            return Bytes::Owned(bytes.into());
+        }
+        let mut short = [0; Self::SHORT];
+        short[..bytes.len()].copy_from_slice(bytes);
+        Bytes::Short(bytes.len() as u8, short)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Bytes::Short(len, _) => usize::from(*len),
+            Bytes::Owned(bytes) => bytes.len(),
+            Bytes::Span(_, len) => *len,
+        }
+    }
+
+    /// Copies the bytes from `at` on into `to`; false if there are not so many.
+    pub(super) fn read(&self, at: usize, to: &mut [u8]) -> bool {
+        if at.checked_add(to.len()).is_none_or(|end| end > self.len()) {
+            return false;
+        }
+        match self {
+            Bytes::Short(_, bytes) => to.copy_from_slice(&bytes[at..at + to.len()]),
+            Bytes::Owned(bytes) => to.copy_from_slice(&bytes[at..at + to.len()]),
+            Bytes::Span(span, _) => {
+                let arena = &span.memory.results[span.worker];
+                return arena.data.read(span.span.bytes().start + at, to).is_ok();
+            }
+        }
+        true
+    }
+}

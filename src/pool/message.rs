@@ -1,0 +1,178 @@
+//! What parent and worker say over the control socket: rare things, never work.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::pool::board::Shape;
+use crate::pool::wire::{Place, Task};
+use crate::spawn::function::Reference;
+
+/// What a worker is told at its start; the board's descriptor comes with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Setup {
+    pub(super) shape: Shape,
+    pub(super) worker: u32,
+    /// Where its records are read next.
+    pub(super) record: u64,
+    /// After how many items it ends, if ever.
+    pub(super) max_tasks: Option<u64>,
+    /// Whether there are processors for all workers and the parent, so that spinning takes nothing from others.
+    pub(super) may_spin: bool,
+    pub(super) init: Option<Init>,
+}
+
+/// The initialiser; its argument lies in the parent's arena.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Init {
+    pub(super) function: Reference,
+    pub(super) granule: u32,
+    pub(super) len: u64,
+}
+
+impl Init {
+    /// As a task of one item.
+    pub(super) fn task(self) -> Task {
+        let Init {
+            function,
+            granule,
+            len,
+        } = self;
+        Task {
+            items: 1,
+            skip: 0,
+            function,
+            len,
+            plain: false,
+            place: Place::Granule(granule),
+            context: None,
+        }
+    }
+}
+
+impl Setup {
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        let Shape {
+            workers,
+            slots,
+            granules,
+        } = self.shape;
+        let init = self
+            .init
+            .map(|init| (init.function.to_words(), init.granule, init.len));
+        to_bytes(&(
+            (workers, slots, granules),
+            self.worker,
+            self.record,
+            self.max_tasks,
+            self.may_spin,
+            init,
+        ))
+    }
+
+    pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        type Fields = (
+            (u32, u32, u32),
+            u32,
+            u64,
+            Option<u64>,
+            bool,
+            Option<([u64; 2], u32, u64)>,
+        );
+        let ((workers, slots, granules), worker, record, max_tasks, may_spin, init): Fields =
+            from_bytes(bytes)?;
+        let init = init.map(|(words, granule, len)| Init {
+            function: Reference::from_words(words),
+            granule,
+            len,
+        });
+        Some(Self {
+            shape: Shape {
+                workers,
+                slots,
+                granules,
+            },
+            worker,
+            record,
+            max_tasks,
+            may_spin,
+            init,
+        })
+    }
+}
+
+/// From worker to parent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Said {
+    /// The initialiser has run: tasks may come.
+    Ready,
+    /// It panicked; the bytes are the panic.
+    InitPanicked(Vec<u8>),
+    /// It could not be run, for this reason.
+    InitRefused(String),
+}
+
+impl Said {
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        match self {
+            Said::Ready => to_bytes(&(0_u8, ())),
+            Said::InitPanicked(panic) => to_bytes(&(1_u8, panic)),
+            Said::InitRefused(why) => to_bytes(&(2_u8, why)),
+        }
+    }
+
+    pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        Some(match bytes.first()? {
+            0 => Said::Ready,
+            1 => Said::InitPanicked(from_bytes(&bytes[1..])?),
+            2 => Said::InitRefused(from_bytes(&bytes[1..])?),
+            _ => return None,
+        })
+    }
+}
+
+fn to_bytes(value: &impl Serialize) -> Vec<u8> {
+    postcard::to_allocvec(value).expect("plain values encode")
+}
+
+fn from_bytes<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+    postcard::from_bytes(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_survive_the_socket() {
+        let function = Reference {
+            descriptor: 1,
+            function: 2,
+            name: 3,
+        };
+        let setup = Setup {
+            shape: Shape {
+                workers: 4,
+                slots: 5,
+                granules: 6,
+            },
+            worker: 3,
+            record: 77,
+            max_tasks: Some(9),
+            may_spin: true,
+            init: Some(Init {
+                function,
+                granule: 8,
+                len: 10,
+            }),
+        };
+        assert_eq!(Setup::from_bytes(&setup.to_bytes()), Some(setup));
+        for said in [
+            Said::Ready,
+            Said::InitPanicked(vec![1, 2]),
+            Said::InitRefused("no".to_owned()),
+        ] {
+            assert_eq!(Said::from_bytes(&said.to_bytes()), Some(said));
+        }
+        assert_eq!(Said::from_bytes(&[9]), None);
+    }
+}

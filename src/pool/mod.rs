@@ -1,0 +1,463 @@
+//! Floor 6: the pool of worker processes.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | here | [`Pool`], its face |
+//! | `builder` | settings |
+//! | `map` | many items: chunks, windows, order |
+//! | `result` | [`AsyncResult`] and the jobs behind it |
+//! | `callbacks` | the thread of `on_done` |
+//! | `parent` | submit, wait, collect |
+//! | `recovery` | the workers, their deaths, their replacement |
+//! | `batch`, `memory` | results and payloads in the parent's hands |
+//! | `worker`, `call` | the other side: the loop of a worker, one task inside it |
+//! | `board`, `wire`, `message` | what the two sides share: memory, words in it, words over the socket |
+
+#![forbid(unsafe_code)]
+
+mod batch;
+mod board;
+mod builder;
+mod call;
+mod callbacks;
+mod map;
+mod memory;
+mod message;
+mod parent;
+mod recovery;
+mod result;
+mod wire;
+mod worker;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::codec;
+use crate::error::{Error, ErrorKind, Result};
+use crate::spawn::function::Reference;
+use crate::sys::clock::Wait;
+
+pub use builder::Builder;
+pub use map::{Chunked, Imap, ImapUnordered};
+pub use result::AsyncResult;
+
+use call::Plain;
+use map::Template;
+use memory::lock;
+use parent::{Core, Phase};
+use result::Job;
+
+/// What can be an argument or a result of a task: anything that implements serde's `Serialize` and `Deserialize` and borrows nothing.
+///
+/// Implemented for all such types. Numbers and vectors of numbers go as one copy of their memory, everything else through `postcard`.
+pub trait Travels: Serialize + DeserializeOwned + 'static {}
+
+/// A pool of worker processes.
+///
+/// Workers are this program itself, started again; no `init`, no macro, no guard around `main` is needed. Tasks reach them through a
+/// lock-free ring in shared memory, and whoever waits for a result collects it there: while both sides are awake no system call is made.
+///
+/// A function is a plain `fn(A) -> R`: a function, a method, or a closure that captures nothing. The compiler refuses one that does and
+/// names the variable; give it as an argument, or see [`map_with`](Pool::map_with) and [`Builder::init`].
+///
+/// Any number of threads may use one pool. Pools nest: a task may make one. A pool cannot be sent to another process.
+///
+/// # When processes die
+///
+/// A worker may be killed at any moment: the item it was running is [`WorkerDied`](ErrorKind::WorkerDied), every other one is delivered,
+/// and another worker takes its place. If the program itself is killed, its workers end within 100 ms.
+///
+/// # Drop
+///
+/// Dropping a pool [terminates](Pool::terminate) it. To let queued work finish, [`close`](Pool::close) and [`join`](Pool::join) it.
+///
+/// # Examples
+///
+/// ```
+/// use multiproc::Pool;
+///
+/// fn square(x: u64) -> u64 {
+///     x * x
+/// }
+///
+/// # fn main() -> multiproc::Result<()> {
+/// let pool = Pool::with_workers(2)?;
+/// assert_eq!(pool.map(square, 1..=5)?, [1, 4, 9, 16, 25]);
+/// assert_eq!(pool.map(|(a, b): (u64, u64)| a + b, [(1, 2), (3, 4)])?, [3, 7]);
+/// let task = pool.apply_async(square, 12)?;
+/// assert_eq!(task.get()?, 144);
+/// pool.close();
+/// pool.join()?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// A closure that captures is refused by the compiler:
+///
+/// ```compile_fail,E0308
+/// # fn main() -> multiproc::Result<()> {
+/// let factor = 3;
+/// let pool = multiproc::Pool::new()?;
+/// pool.map(|x: u64| x * factor, [1, 2])?; // `factor` captured here: use map_with
+/// # Ok(())
+/// # }
+/// ```
+pub struct Pool<S = ()> {
+    core: Arc<Core>,
+    workers: usize,
+    max_tasks: Option<usize>,
+    state: std::marker::PhantomData<fn() -> S>,
+}
+
+impl Pool {
+    /// Starts a pool with one worker for each usable processor.
+    ///
+    /// # Errors
+    ///
+    /// As [`Builder::build`].
+    pub fn new() -> Result<Pool> {
+        Self::builder().build()
+    }
+
+    /// Starts a pool with `count` workers.
+    ///
+    /// # Errors
+    ///
+    /// As [`Builder::build`].
+    #[doc(alias = "processes")]
+    pub fn with_workers(count: usize) -> Result<Pool> {
+        Self::builder().workers(count).build()
+    }
+
+    /// Starts the description of a pool with settings of its own.
+    pub fn builder() -> Builder {
+        Builder::new()
+    }
+}
+
+impl<S> Pool<S> {
+    fn over(core: Arc<Core>, workers: usize, max_tasks: Option<usize>) -> Self {
+        Self {
+            core,
+            workers,
+            max_tasks,
+            state: std::marker::PhantomData,
+        }
+    }
+
+    /// Calls `f(argument)` in a worker and waits for its result. One round trip is about a microsecond if a worker is awake.
+    ///
+    /// # Errors
+    ///
+    /// As [`apply_async`](Pool::apply_async) and [`AsyncResult::get`].
+    pub fn apply<A: Travels, R: Travels>(&self, f: fn(A) -> R, argument: A) -> Result<R> {
+        self.apply_async(f, argument)?.get()
+    }
+
+    /// Submits `f(argument)` and returns at once; waits only while [`queue_depth`](Builder::queue_depth) tasks are unfinished.
+    ///
+    /// # Errors
+    ///
+    /// [`Closed`](ErrorKind::Closed) after `close` or `terminate`; [`Encode`](ErrorKind::Encode) if the argument has no bytes;
+    /// [`FunctionNotInProgram`](ErrorKind::FunctionNotInProgram); [`OutOfMemory`](ErrorKind::OutOfMemory);
+    /// [`WorkersKeepDying`](ErrorKind::WorkersKeepDying) if the pool gave up; [`Forked`](ErrorKind::Forked) in a forked child.
+    pub fn apply_async<A: Travels, R: Travels>(
+        &self,
+        f: fn(A) -> R,
+        argument: A,
+    ) -> Result<AsyncResult<R>> {
+        self.submit_one(f, &argument, Wait::Forever)
+    }
+
+    /// As [`apply_async`](Pool::apply_async), but never waits: with a full queue it gives the argument back.
+    ///
+    /// # Errors
+    ///
+    /// [`TryApplyError::Full`] with the argument, or [`TryApplyError::Failed`] with what `apply_async` would have returned.
+    pub fn try_apply_async<A: Travels, R: Travels>(
+        &self,
+        f: fn(A) -> R,
+        argument: A,
+    ) -> Result<AsyncResult<R>, TryApplyError<A>> {
+        self.submit_one(f, &argument, Wait::No)
+            .map_err(|error| match error.kind() {
+                ErrorKind::WouldBlock => TryApplyError::Full(argument),
+                _ => TryApplyError::Failed(error),
+            })
+    }
+
+    fn submit_one<A: Travels, R: Travels>(
+        &self,
+        f: fn(A) -> R,
+        argument: &A,
+        wait: Wait,
+    ) -> Result<AsyncResult<R>> {
+        self.core.check_ours()?;
+        let template = Template {
+            function: Reference::of::<Plain<A, R>>(f)?,
+            number: codec::number_size::<R>(),
+            context: None,
+        };
+        let job = Job::new(1, None);
+        let input = map::encode_one(&self.core, argument)?;
+        template.submit(&self.core, &job, 0, 1, input, wait)?;
+        Ok(AsyncResult::new(
+            Arc::clone(&self.core),
+            job,
+            result::one::<R>,
+        ))
+    }
+
+    /// Calls `f` with every item, in all workers, and returns the results in the order of the items.
+    ///
+    /// The items are collected first, then travel in chunks: by default four for each worker, as in CPython. Items that are numbers, and
+    /// their results, go as one copy of memory. For several arguments take a tuple: `|(a, b): (u32, u32)| ..`.
+    ///
+    /// # Errors
+    ///
+    /// Of the items that failed, the error of the one with the lowest index; all items are run nevertheless. Errors of submission as
+    /// [`apply_async`](Pool::apply_async).
+    #[doc(alias = "starmap")]
+    pub fn map<A: Travels, R: Travels, I>(&self, f: fn(A) -> R, items: I) -> Result<Vec<R>>
+    where
+        I: IntoIterator<Item = A>,
+    {
+        Chunked::new(self, None).map(f, items)
+    }
+
+    /// As [`map`](Pool::map), but returns once everything is submitted.
+    ///
+    /// # Errors
+    ///
+    /// Errors of submission; those of the items come from the [`AsyncResult`].
+    #[doc(alias = "starmap_async")]
+    pub fn map_async<A: Travels, R: Travels, I>(
+        &self,
+        f: fn(A) -> R,
+        items: I,
+    ) -> Result<AsyncResult<Vec<R>>>
+    where
+        I: IntoIterator<Item = A>,
+    {
+        Chunked::new(self, None).map_async(f, items)
+    }
+
+    /// As [`map`](Pool::map), with a context that every call sees: `f(&context, item)`. In place of a capture.
+    ///
+    /// The context is encoded once and decoded once in each worker. Put large data into an `Array` and that into the context: then nothing
+    /// is copied.
+    ///
+    /// # Errors
+    ///
+    /// As [`map`](Pool::map).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> multiproc::Result<()> {
+    /// let pool = multiproc::Pool::with_workers(2)?;
+    /// let factor = 3;
+    /// assert_eq!(pool.map_with(&factor, |factor, x: u64| factor * x, 1..=3)?, [3, 6, 9]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[doc(alias = "capture")]
+    pub fn map_with<C: Travels, A: Travels, R: Travels, I>(
+        &self,
+        context: &C,
+        f: fn(&C, A) -> R,
+        items: I,
+    ) -> Result<Vec<R>>
+    where
+        I: IntoIterator<Item = A>,
+    {
+        Chunked::new(self, None).map_with(context, f, items)
+    }
+
+    /// As [`map`](Pool::map), with the state that [`Builder::init`] made in the worker that happens to run the item.
+    ///
+    /// # Errors
+    ///
+    /// As [`map`](Pool::map).
+    pub fn map_state<A: Travels, R: Travels, I>(
+        &self,
+        f: fn(&mut S, A) -> R,
+        items: I,
+    ) -> Result<Vec<R>>
+    where
+        I: IntoIterator<Item = A>,
+        S: 'static,
+    {
+        Chunked::new(self, None).map_state(f, items)
+    }
+
+    /// Calls `f` with every item and yields the results in order, each as soon as it and those before it are there.
+    ///
+    /// Items are taken only while a bounded number is under way, so the iterator may be endless and its results larger than memory. An item
+    /// that fails yields its error in its place, and the iteration goes on. An error of submission is yielded last.
+    pub fn imap<A: Travels, R: Travels, I>(
+        &self,
+        f: fn(A) -> R,
+        items: I,
+    ) -> Imap<'_, R, I::IntoIter>
+    where
+        I: IntoIterator<Item = A>,
+    {
+        Chunked::new(self, None).imap(f, items)
+    }
+
+    /// As [`imap`](Pool::imap), but yields results as they are done, in any order.
+    pub fn imap_unordered<A: Travels, R: Travels, I>(
+        &self,
+        f: fn(A) -> R,
+        items: I,
+    ) -> ImapUnordered<'_, R, I::IntoIter>
+    where
+        I: IntoIterator<Item = A>,
+    {
+        Chunked::new(self, None).imap_unordered(f, items)
+    }
+
+    /// The same pool with chunks of `items` items. With 0 every call is an [`InvalidInput`](ErrorKind::InvalidInput) error.
+    #[doc(alias = "chunksize")]
+    pub fn chunk_size(&self, items: usize) -> Chunked<'_, S> {
+        Chunked::new(self, Some(items))
+    }
+
+    /// Number of workers.
+    pub fn workers(&self) -> usize {
+        self.workers
+    }
+
+    /// Process ids of the workers that are running now; one may end at any moment.
+    pub fn worker_pids(&self) -> Vec<u32> {
+        self.core.crew.pids()
+    }
+
+    /// Lets the pool take no new work. What is queued is done, and its results can be taken.
+    pub fn close(&self) {
+        let mut state = lock(&self.core.state);
+        if matches!(state.phase, Phase::Open) {
+            state.phase = Phase::Closed;
+        }
+    }
+
+    /// Waits until all work is done and every worker has ended. Results can still be taken afterwards.
+    ///
+    /// # Errors
+    ///
+    /// [`StillRunning`](ErrorKind::StillRunning) before [`close`](Pool::close) or [`terminate`](Pool::terminate);
+    /// [`WorkersKeepDying`](ErrorKind::WorkersKeepDying) if the pool gave up; [`Forked`](ErrorKind::Forked) in a forked child.
+    pub fn join(&self) -> Result<()> {
+        self.core.check_ours()?;
+        let phase = lock(&self.core.state).phase.clone();
+        if let Phase::Open = phase {
+            let message = format!(
+                "pool \"{}\" still takes work: close() or terminate() it before join()",
+                self.core.name
+            );
+            return Err(Error::new(ErrorKind::StillRunning, message));
+        }
+        self.core
+            .wait(Wait::Forever, || lock(&self.core.state).outstanding == 0);
+        self.core.dismiss(Wait::Forever);
+        match &lock(&self.core.state).phase {
+            Phase::Broken(error) => Err(error.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Ends all workers at once, by SIGKILL. Tasks that are not done resolve to [`Cancelled`](ErrorKind::Cancelled).
+    pub fn terminate(&self) {
+        if self.core.is_ours() {
+            self.core.crew.kill();
+            let error = Error::new(
+                ErrorKind::Cancelled,
+                format!(
+                    "pool \"{}\" was terminated before the task was done",
+                    self.core.name
+                ),
+            );
+            self.core.fail_all(Phase::Terminated, &error);
+            self.core.crew.wait_empty(Wait::Forever);
+        }
+    }
+}
+
+/// How long the workers of a dropped pool that has nothing to do may take to end by themselves.
+const FAREWELL: Duration = Duration::from_millis(200);
+
+impl<S> Drop for Pool<S> {
+    fn drop(&mut self) {
+        if !self.core.is_ours() {
+            return; // the parent's pool, inherited by fork
+        }
+        let idle = {
+            let mut state = lock(&self.core.state);
+            if matches!(state.phase, Phase::Open) {
+                state.phase = Phase::Closed;
+            }
+            state.outstanding == 0
+        };
+        // idle workers end as programs do, with their exit handlers; busy ones are not waited for
+        if !idle || !self.core.dismiss(Wait::lasting(FAREWELL)) {
+            self.terminate();
+        }
+        self.core.callbacks.finish();
+    }
+}
+
+impl<S> fmt::Debug for Pool<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = lock(&self.core.state);
+        f.debug_struct("Pool")
+            .field("name", &self.core.name)
+            .field("workers", &self.core.crew)
+            .field("unfinished", &state.outstanding)
+            .field("phase", &state.phase)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why [`Pool::try_apply_async`] did not submit.
+pub enum TryApplyError<A> {
+    /// As many tasks as [`Builder::queue_depth`] allows are unfinished; the argument comes back.
+    Full(A),
+    /// Waiting would not help.
+    Failed(Error),
+}
+
+impl<A> fmt::Debug for TryApplyError<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TryApplyError::Full(_) => f.write_str("Full(..)"),
+            TryApplyError::Failed(error) => f.debug_tuple("Failed").field(error).finish(),
+        }
+    }
+}
+
+impl<A> fmt::Display for TryApplyError<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TryApplyError::Full(_) => f.write_str("the queue of the pool is full"),
+            TryApplyError::Failed(error) => error.fmt(f),
+        }
+    }
+}
+
+impl<A> std::error::Error for TryApplyError<A> {}
+
+impl<A> From<TryApplyError<A>> for Error {
+    fn from(error: TryApplyError<A>) -> Self {
+        match error {
+            TryApplyError::Full(_) => {
+                Error::new(ErrorKind::WouldBlock, "the queue of the pool is full")
+            }
+            TryApplyError::Failed(error) => error,
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! What a submitted task is to its submitter: [`AsyncResult`].
+
+use std::fmt;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::pool::batch::Part;
+use crate::pool::callbacks::Callback;
+use crate::pool::memory::lock;
+use crate::pool::parent::Core;
+use crate::primitive::Flag;
+use crate::sys::clock::Wait;
+
+/// One call of the pool: some items, and the results that have arrived.
+pub(super) struct Job {
+    done: Flag,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// Items without a result yet.
+    missing: usize,
+    /// The first part; most jobs have one.
+    part: Option<Part>,
+    more: Vec<Part>,
+    hooks: Vec<Hook>,
+}
+
+/// What is to happen when a job is done.
+pub(super) enum Hook {
+    /// Handed to the pool's callback thread.
+    Callback(OnDone),
+    /// Run at once by whoever collected the result.
+    Notice(Arc<Arrivals>, u64),
+}
+
+type OnDone = Box<dyn FnOnce(&Job) + Send>;
+
+/// The order in which jobs of one call are done.
+#[derive(Debug, Default)]
+pub(super) struct Arrivals(Mutex<std::collections::VecDeque<u64>>);
+
+impl Arrivals {
+    pub(super) fn next(&self) -> Option<u64> {
+        lock(&self.0).pop_front()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        lock(&self.0).is_empty()
+    }
+}
+
+impl Job {
+    pub(super) fn new(items: usize, hook: Option<Hook>) -> Arc<Self> {
+        let state = State {
+            missing: items,
+            part: None,
+            more: Vec::new(),
+            hooks: hook.into_iter().collect(),
+        };
+        let job = Self {
+            done: Flag::new(),
+            state: Mutex::new(state),
+        };
+        if items == 0 {
+            job.done.raise();
+        }
+        Arc::new(job)
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        self.done.is_raised()
+    }
+
+    /// Takes a part in. The last one gives back the callbacks to run.
+    pub(super) fn add(self: &Arc<Self>, part: Part) -> Vec<Callback> {
+        let mut state = lock(&self.state);
+        state.missing = state.missing.saturating_sub(part.items);
+        if state.part.is_none() {
+            state.part = Some(part);
+        } else {
+            state.more.push(part);
+        }
+        if state.missing > 0 {
+            return Vec::new();
+        }
+        self.done.raise();
+        let hooks = std::mem::take(&mut state.hooks);
+        drop(state);
+        let mut callbacks: Vec<Callback> = Vec::new();
+        for hook in hooks {
+            match hook {
+                Hook::Callback(callback) => {
+                    let job = Arc::clone(self);
+                    callbacks.push(Box::new(move || callback(&job)));
+                }
+                Hook::Notice(arrivals, number) => lock(&arrivals.0).push_back(number),
+            }
+        }
+        callbacks
+    }
+
+    /// Adds a callback; gives it back if the job is done already.
+    fn hook(&self, callback: OnDone) -> Option<OnDone> {
+        let mut state = lock(&self.state);
+        if self.is_done() {
+            return Some(callback);
+        }
+        state.hooks.push(Hook::Callback(callback));
+        None
+    }
+
+    /// The parts in order of their items. Call it when the job is done.
+    pub(super) fn with_parts<T>(&self, look: impl FnOnce(&[&Part]) -> T) -> T {
+        let state = lock(&self.state);
+        let mut parts: Vec<&Part> = state.part.iter().chain(&state.more).collect();
+        parts.sort_by_key(|part| part.first);
+        look(&parts)
+    }
+}
+
+/// The value of a job of one item.
+pub(super) fn one<R: DeserializeOwned + 'static>(parts: &[&Part]) -> Result<R> {
+    let mut found = Err(Error::new(ErrorKind::Corrupted, "the task has no result"));
+    if let [part, ..] = parts {
+        part.each(|result| {
+            found = result;
+            false
+        });
+    }
+    found
+}
+
+/// The values of a job of many items; the error of the lowest one that failed.
+pub(super) fn all<R: DeserializeOwned + 'static>(parts: &[&Part]) -> Result<Vec<R>> {
+    let mut values = Vec::with_capacity(parts.iter().map(|part| part.items).sum());
+    for part in parts {
+        if part.append_numbers(&mut values) {
+            continue;
+        }
+        let mut failed = None;
+        part.each(|result| match result {
+            Ok(value) => {
+                values.push(value);
+                true
+            }
+            Err(error) => {
+                failed = Some(error);
+                false
+            }
+        });
+        if let Some(error) = failed {
+            return Err(error);
+        }
+    }
+    Ok(values)
+}
+
+/// A result that will be there later, of `apply_async` or `map_async`.
+///
+/// Whoever waits for one collects the results of the whole pool meanwhile; no other thread has to run. Dropping it lets the task run and
+/// its result go. Results lie encoded in the handle until they are asked for, so each `get_timeout` decodes anew.
+#[doc(alias = "Future")]
+#[doc(alias = "JoinHandle")]
+pub struct AsyncResult<R> {
+    core: Arc<Core>,
+    job: Arc<Job>,
+    decode: fn(&[&Part]) -> Result<R>,
+}
+
+impl<R> AsyncResult<R> {
+    pub(super) fn new(core: Arc<Core>, job: Arc<Job>, decode: fn(&[&Part]) -> Result<R>) -> Self {
+        Self { core, job, decode }
+    }
+
+    /// Waits for the result and returns it.
+    ///
+    /// # Errors
+    ///
+    /// What became of the task: [`TaskPanicked`](ErrorKind::TaskPanicked), [`WorkerDied`](ErrorKind::WorkerDied),
+    /// [`Cancelled`](ErrorKind::Cancelled), [`Encode`](ErrorKind::Encode), [`Decode`](ErrorKind::Decode). Of several items the one with the
+    /// lowest index that failed is reported.
+    pub fn get(self) -> Result<R> {
+        if !self.core.wait(Wait::Forever, || self.job.is_done()) {
+            self.core.check_ours()?;
+        }
+        self.job.with_parts(self.decode)
+    }
+
+    /// Waits at most `limit` for the result; the task goes on if that is not enough, and the result can be asked for again.
+    ///
+    /// # Errors
+    ///
+    /// [`Timeout`](ErrorKind::Timeout), and all of [`get`](Self::get).
+    pub fn get_timeout(&self, limit: Duration) -> Result<R> {
+        if self.wait_timeout(limit) {
+            return self.job.with_parts(self.decode);
+        }
+        self.core.check_ours()?;
+        Err(Error::new(
+            ErrorKind::Timeout,
+            format!("the task is not done after {limit:?}; it goes on"),
+        ))
+    }
+
+    /// Waits until the task is done, however it ends.
+    pub fn wait(&self) {
+        self.core.wait(Wait::Forever, || self.job.is_done());
+    }
+
+    /// Waits at most `limit`; true if the task is done.
+    pub fn wait_timeout(&self, limit: Duration) -> bool {
+        self.core.wait(Wait::lasting(limit), || self.job.is_done())
+    }
+
+    /// Whether the task is done. Collects what has arrived, but never waits.
+    pub fn ready(&self) -> bool {
+        self.core.wait(Wait::No, || self.job.is_done())
+    }
+
+    /// Whether every item has a value; `None` while the task is not done.
+    pub fn successful(&self) -> Option<bool> {
+        self.ready().then(|| {
+            self.job
+                .with_parts(|parts| parts.iter().all(|part| part.is_success()))
+        })
+    }
+
+    /// Withdraws the task if no worker has begun it. True if its result is now [`Cancelled`](ErrorKind::Cancelled), at least for a part of
+    /// its items; false if all of it is running or done.
+    pub fn cancel(&self) -> bool {
+        self.core.cancel(|job| Arc::ptr_eq(job, &self.job))
+    }
+}
+
+impl<R: 'static> AsyncResult<R> {
+    /// Runs `callback` with the result when it is there, on a thread of the pool, one callback after the other.
+    ///
+    /// A panic in it is printed and contained. If the task is done already, it runs at once on that thread. Python's `callback` and
+    /// `error_callback` in one.
+    #[doc(alias = "callback")]
+    #[doc(alias = "error_callback")]
+    pub fn on_done(&self, callback: impl FnOnce(&Result<R>) + Send + 'static) {
+        let decode = self.decode;
+        self.core.callbacks.expect_one(&self.core);
+        let hook: OnDone = Box::new(move |job| callback(&job.with_parts(decode)));
+        if let Some(hook) = self.job.hook(hook) {
+            let job = Arc::clone(&self.job);
+            self.core.callbacks.push(vec![Box::new(move || hook(&job))]);
+        }
+    }
+}
+
+impl<R> fmt::Debug for AsyncResult<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AsyncResult")
+            .field("done", &self.job.is_done())
+            .finish_non_exhaustive()
+    }
+}

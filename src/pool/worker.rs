@@ -1,0 +1,183 @@
+//! The loop of a worker: claim, run, publish, sleep.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::pool::board::Board;
+use crate::pool::call::{Call, catch_panics_of_this_thread};
+use crate::pool::message::{Said, Setup};
+use crate::pool::wire::Status;
+use crate::primitive::spin_loop;
+use crate::ring::claim::{Claimed, Claimer};
+use crate::ring::record::Writer;
+use crate::spawn::function::{Reference, Resolved};
+use crate::spawn::worker::Arrival;
+use crate::sync::park;
+use crate::sync::words::{Bits, Switch};
+
+/// Polls before a worker sleeps, where there is a processor for everybody: about as long as a wake across processors takes.
+const SPINS: u32 = 4_000;
+/// The same where workers take processors from each other or from the parent.
+const SPINS_CROWDED: u32 = 200;
+/// Longest sleep, in case a wake is lost with a waker that was killed in the middle of it.
+const SLEEP_MAX: Duration = Duration::from_secs(1);
+
+/// What a worker of a pool does; the entry function that the parent names.
+pub(super) fn serve(arrival: Arrival) {
+    let Arrival {
+        control,
+        bytes,
+        descriptors,
+    } = arrival;
+    catch_panics_of_this_thread();
+    control.listen(|_| ());
+    let refused = |why: &str| control.send(&Said::InitRefused(why.to_owned()).to_bytes(), &[]);
+    let Some(setup) = Setup::from_bytes(&bytes) else {
+        return refused("its setup makes no sense");
+    };
+    let Some(fd) = descriptors.into_iter().next() else {
+        return refused("no shared memory came with its setup");
+    };
+    let board = match Board::open(fd, setup.shape) {
+        Ok(board) => Arc::new(board),
+        Err(error) => return refused(&error.to_string()),
+    };
+    let mut worker = match Worker::new(&board, &setup) {
+        Ok(worker) => worker,
+        Err(why) => return refused(&why),
+    };
+    match worker.initialise(&setup) {
+        Ok(()) => control.send(&Said::Ready.to_bytes(), &[]),
+        Err(said) => return control.send(&said.to_bytes(), &[]),
+    }
+    worker.work();
+}
+
+struct Worker {
+    board: Arc<Board>,
+    me: u16,
+    claimer: Claimer,
+    records: Writer,
+    call: Call,
+    /// The function of the last task: most tasks name the same.
+    function: Option<(Reference, Resolved<Call>)>,
+    /// Items until it ends.
+    left: Option<u64>,
+    spins: u32,
+}
+
+impl Worker {
+    fn new(board: &Arc<Board>, setup: &Setup) -> Result<Self, String> {
+        let me = setup.worker as usize;
+        if me >= board.workers() {
+            return Err("its number is larger than the pool".to_owned());
+        }
+        Ok(Self {
+            me: me as u16,
+            claimer: Claimer::new(board.tasks(), me as u16),
+            records: Writer::new(setup.record),
+            call: Call::new(board, me).map_err(|error| error.to_string())?,
+            function: None,
+            left: setup.max_tasks,
+            spins: if setup.may_spin { SPINS } else { SPINS_CROWDED },
+            board: Arc::clone(board),
+        })
+    }
+
+    fn initialise(&mut self, setup: &Setup) -> Result<(), Said> {
+        let Some(init) = setup.init else {
+            return Ok(());
+        };
+        let function = init
+            .function
+            .resolve::<Call>()
+            .map_err(|why| Said::InitRefused(why.to_owned()))?;
+        self.call.begin_task(init.task());
+        function.call(&mut self.call);
+        match self.call.output.take_refusal() {
+            None => Ok(()),
+            Some((Status::Panicked, bytes)) => Err(Said::InitPanicked(bytes)),
+            Some((_, bytes)) => Err(Said::InitRefused(
+                String::from_utf8_lossy(&bytes).into_owned(),
+            )),
+        }
+    }
+
+    fn work(&mut self) {
+        let board = Arc::clone(&self.board);
+        let line = board.line(usize::from(self.me));
+        let mut idle = 0;
+        line.clear();
+        while self.left != Some(0) {
+            if let Some(claimed) = self.claimer.claim(board.tasks()) {
+                self.run(claimed);
+                line.clear();
+                idle = 0;
+                continue;
+            }
+            if Switch(board.stop()).is_on() {
+                return;
+            }
+            if idle < self.spins {
+                idle += 1;
+                spin_loop();
+                continue;
+            }
+            self.call.rest();
+            let has_news = || {
+                board.tasks().has_news_at(self.claimer.position()) || Switch(board.stop()).is_on()
+            };
+            park::park(
+                board.idle(),
+                usize::from(self.me),
+                &line.park,
+                Some(SLEEP_MAX),
+                has_news,
+            );
+            idle = 0;
+        }
+    }
+
+    fn run(&mut self, claimed: Claimed) {
+        let board = Arc::clone(&self.board);
+        let slot = &board.tasks().slots[claimed.slot as usize];
+        self.call.begin(slot);
+        let reference = self.call.task.function;
+        if !matches!(&self.function, Some((known, _)) if *known == reference) {
+            match reference.resolve::<Call>() {
+                Ok(resolved) => self.function = Some((reference, resolved)),
+                Err(why) => self
+                    .call
+                    .refuse(Status::Refused, &format!("cannot run the function: {why}")),
+            }
+        }
+        if let Some((known, function)) = &self.function
+            && *known == reference
+        {
+            function.call(&mut self.call);
+        }
+        if let Some(left) = &mut self.left {
+            let items = self.call.task.items - self.call.task.skip.min(self.call.task.items);
+            *left = left.saturating_sub(u64::from(items));
+        }
+        let (outcome, inline) = self.call.output.take();
+        let records = board.records(usize::from(self.me));
+        match self
+            .records
+            .next(records, board.line(usize::from(self.me)).read())
+        {
+            Ok(record) => {
+                outcome.write(record, inline);
+                self.records
+                    .publish(records, claimed.slot, claimed.generation);
+            }
+            Err(_) => {
+                // all records are unread: the slot itself has room, and is this worker's until it says DONE
+                outcome.write(slot, inline);
+                slot.finish(claimed.generation, self.me);
+                Bits(board.overflow()).set(usize::from(self.me));
+            }
+        }
+        board.doorbell().ring();
+    }
+}

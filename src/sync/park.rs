@@ -1,0 +1,160 @@
+//! Sleeping and waking between the parent and its workers, without lost wake-ups and without system calls while both are awake.
+//!
+//! Both directions are Dekker's pattern: the sleeper announces itself, then looks for news again; the waker brings its news, then looks for
+//! sleepers; a SeqCst fence between the two steps on each side makes sure that at least one sees the other.
+//!
+//! **Sleepers are named, not counted**: one bit for each worker. A worker that dies asleep leaves a bit, which recovery clears; a count
+//! would stay wrong for ever. Every sleep has a limit or a waker that rescues, since a woken process may be stopped before it acts.
+//!
+//! | idle bit of worker w | park word of w | meaning |
+//! |---|---|---|
+//! | 0 | any | w is awake, or its waker has taken charge of it |
+//! | 1 | 0 | w sleeps or is about to; to be woken |
+//! | 0 | 1 | w was woken and has not yet looked |
+//!
+//! Only the worker sets its bit; it and the parent process clear it.
+
+use std::time::Duration;
+
+use crate::primitive::{AtomicU32, AtomicU64, Ordering, fence};
+use crate::sys::futex;
+
+/// Sleeps in `word` under bit `worker` of `mask`, unless `has_news` once the bit is set; at most for `limit`.
+pub(crate) fn park(
+    mask: &[AtomicU64],
+    worker: usize,
+    word: &AtomicU32,
+    limit: Option<Duration>,
+    has_news: impl Fn() -> bool,
+) {
+    let (at, bit) = (worker / 64, 1_u64 << (worker % 64));
+    // ORDERING: Relaxed; ordered before the bit by the read-modify-write that follows.
+    word.store(0, Ordering::Relaxed);
+    // ORDERING: SeqCst with the fence below: pairs with the fence in `wake`.
+    mask[at].fetch_or(bit, Ordering::SeqCst);
+    fence(Ordering::SeqCst);
+    if !has_news() {
+        futex::wait(word, 0, limit);
+    }
+    clear(mask, worker);
+}
+
+/// Takes a worker's bit away: by itself when it is awake, or by the parent when it is dead.
+pub(crate) fn clear(mask: &[AtomicU64], worker: usize) {
+    // ORDERING: SeqCst, as for setting it.
+    mask[worker / 64].fetch_and(!(1_u64 << (worker % 64)), Ordering::SeqCst);
+}
+
+/// Wakes up to `count` sleeping workers, the lowest first, so that few stay warm. Returns how many were woken. Without a sleeper it costs a
+/// fence and a load for each 64 workers.
+pub(crate) fn wake<'a>(
+    mask: &[AtomicU64],
+    mut count: usize,
+    word_of: impl Fn(usize) -> Option<&'a AtomicU32>,
+) -> usize {
+    let wanted = count;
+    // ORDERING: pairs with the fence in `park`: either we see the bit, or the sleeper sees what we published before.
+    fence(Ordering::SeqCst);
+    for (at, bits) in mask.iter().enumerate() {
+        loop {
+            // ORDERING: Relaxed; the fence above orders it, and the swap below decides.
+            let sleeping = bits.load(Ordering::Relaxed);
+            if count == 0 || sleeping == 0 {
+                break;
+            }
+            let bit = sleeping.trailing_zeros();
+            // ORDERING: SeqCst, as in `park`. Who clears the bit wakes.
+            if bits.fetch_and(!(1 << bit), Ordering::SeqCst) & 1 << bit == 0 {
+                continue; // another thread was faster
+            }
+            if let Some(word) = word_of(at * 64 + bit as usize) {
+                // ORDERING: Release; the sleeper that finds 1 does not go to sleep.
+                word.store(1, Ordering::Release);
+                futex::wake(word, 1);
+                count -= 1;
+            }
+        }
+    }
+    wanted - count
+}
+
+/// Whether any worker sleeps.
+pub(crate) fn anyone_sleeps(mask: &[AtomicU64]) -> bool {
+    // ORDERING: Relaxed: a guess that only decides whether to try a wake.
+    mask.iter().any(|bits| bits.load(Ordering::Relaxed) != 0)
+}
+
+/// The parent's sleep: one word, since one thread at a time sleeps for all.
+///
+/// | value | meaning |
+/// |---|---|
+/// | 0 | nobody sleeps: workers save the system call |
+/// | 1 | a thread of the parent sleeps or is about to |
+/// | 2 | it was called by its own process and must look around |
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Doorbell<'a>(pub(crate) &'a AtomicU32);
+
+impl Doorbell<'_> {
+    /// Sleeps unless `has_news` once the word is 1; at most for `limit`.
+    pub(crate) fn sleep(self, limit: Option<Duration>, has_news: impl Fn() -> bool) {
+        // ORDERING: SeqCst with the fence: pairs with the fence in `ring` and the Signal raised before `call`.
+        self.0.store(1, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        if !has_news() {
+            futex::wait(self.0, 1, limit);
+        }
+        // ORDERING: Relaxed: a worker that still reads 1 makes one system call too many.
+        self.0.store(0, Ordering::Relaxed);
+    }
+
+    /// A worker has news: wakes the parent if it sleeps.
+    pub(crate) fn ring(self) {
+        // ORDERING: pairs with the fence in `sleep`: either we see 1, or the sleeper sees the record published before.
+        fence(Ordering::SeqCst);
+        if self.0.load(Ordering::Relaxed) == 1 {
+            futex::wake(self.0, 1);
+        }
+    }
+
+    /// A thread of the parent has news for the one that may sleep: it raised a signal before.
+    pub(crate) fn call(self) {
+        // ORDERING: SeqCst: either the sleeper's later store and look come after our signal, or it finds 2 and does not sleep.
+        if self.0.swap(2, Ordering::SeqCst) != 0 {
+            futex::wake(self.0, 1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_wake_is_lost_between_two_threads() {
+        const ROUNDS: u64 = 20_000;
+        let mask = [AtomicU64::new(0)];
+        let (word, bell) = (AtomicU32::new(0), AtomicU32::new(0));
+        let (asked, answered) = (AtomicU64::new(0), AtomicU64::new(0));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for round in 1..=ROUNDS {
+                    while asked.load(Ordering::Acquire) < round {
+                        park(&mask, 5, &word, None, || {
+                            asked.load(Ordering::Acquire) >= round
+                        });
+                    }
+                    answered.store(round, Ordering::Release);
+                    Doorbell(&bell).ring();
+                }
+            });
+            for round in 1..=ROUNDS {
+                asked.store(round, Ordering::Release);
+                wake(&mask, 1, |worker| (worker == 5).then_some(&word));
+                while answered.load(Ordering::Acquire) < round {
+                    Doorbell(&bell).sleep(None, || answered.load(Ordering::Acquire) >= round);
+                }
+            }
+        });
+        assert_eq!(mask[0].load(Ordering::Relaxed), 0);
+    }
+}

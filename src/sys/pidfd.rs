@@ -1,0 +1,87 @@
+//! Processes by descriptor: no race with the reuse of pids, and readable when the whole process has gone.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+
+/// A descriptor for this process itself.
+pub(crate) fn own() -> io::Result<OwnedFd> {
+    // SAFETY: takes two integers.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, std::process::id(), 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a new descriptor that nobody else knows.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// Sends SIGKILL; a process that has ended already is fine.
+pub(crate) fn kill(pidfd: BorrowedFd<'_>) {
+    let none = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: no siginfo is passed, so the kernel makes one.
+    unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            libc::SIGKILL,
+            none,
+            0,
+        )
+    };
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Status {
+    Exited(i32),
+    Killed(i32),
+    /// The program's own `wait` took the status before us.
+    Unknown,
+}
+
+/// Collects the child behind `pidfd`, whose descriptor is readable.
+pub(crate) fn reap(pidfd: BorrowedFd<'_>) -> Status {
+    loop {
+        match waitid(Id::PIDFd(pidfd.as_fd()), WaitPidFlag::WEXITED) {
+            Ok(WaitStatus::Exited(_, code)) => return Status::Exited(code),
+            Ok(WaitStatus::Signaled(_, signal, _)) => return Status::Killed(signal as i32),
+            Err(Errno::EINTR) => {}
+            Ok(_) | Err(_) => return exit_info(pidfd).unwrap_or(Status::Unknown),
+        }
+    }
+}
+
+/// `struct pidfd_info` of `linux/pidfd.h` in its first version.
+#[repr(C)]
+#[derive(Default)]
+struct PidfdInfo {
+    mask: u64,
+    cgroup: u64,
+    ids: [u32; 11],
+    exit_code: i32,
+}
+
+/// The status of a child that somebody else collected, where the kernel keeps it (6.15 and later).
+fn exit_info(pidfd: BorrowedFd<'_>) -> Option<Status> {
+    const PIDFD_INFO_EXIT: u64 = 1 << 3;
+    // _IOWR(0xFF, 11, struct pidfd_info)
+    const PIDFD_GET_INFO: u64 =
+        (3 << 30) | ((size_of::<PidfdInfo>() as u64) << 16) | (0xFF << 8) | 0x0B;
+    let mut info = PidfdInfo {
+        mask: PIDFD_INFO_EXIT,
+        ..PidfdInfo::default()
+    };
+    // SAFETY: the request's size field says how many bytes the kernel may write: exactly this struct.
+    let failed = unsafe { libc::ioctl(pidfd.as_raw_fd(), PIDFD_GET_INFO as _, &raw mut info) };
+    if failed != 0 || info.mask & PIDFD_INFO_EXIT == 0 {
+        return None;
+    }
+    let raw = info.exit_code;
+    Some(if libc::WIFSIGNALED(raw) {
+        Status::Killed(libc::WTERMSIG(raw))
+    } else {
+        Status::Exited(libc::WEXITSTATUS(raw))
+    })
+}

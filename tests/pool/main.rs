@@ -1,0 +1,6 @@
+//! The pool from outside: worker processes started from tests with no line of set-up, by many threads at once.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod calls;
+mod deaths;
