@@ -237,7 +237,7 @@ impl<T: ?Sized, L: SharedLock + RawLock> Guarded<T, L> {
 ///
 /// A panic while it is held unlocks as well and leaves no mark: the data is the program's to keep consistent. The death of the process
 /// does leave one, see [`LockError::OwnerDied`]. `&mut` to the data is given on the understanding that other processes keep to the lock.
-#[must_use = "the lock is given back when the guard is dropped"]
+// WHY NOT must_use: it comes in a `Result`, which says so already, and `guard.recover();` is the usual end of a repair.
 pub struct Guard<'a, T: ?Sized, L: RawLock> {
     of: &'a Guarded<T, L>,
     /// A lock is given back by the thread that took it.
@@ -250,8 +250,7 @@ unsafe impl<T: ?Sized + Sync, L: RawLock> Sync for Guard<'_, T, L> {}
 impl<T: ?Sized, L: RawLock> Guard<'_, T, L> {
     /// Declares data that a dead process left to be right again: the next to lock is not told any more. Returns the guard, which still
     /// holds the lock.
-    #[allow(
-        clippy::must_use_candidate,
+    #[expect(
         clippy::return_self_not_must_use,
         reason = "`guard.recover();` is the usual way to end the repair"
     )]

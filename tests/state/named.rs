@@ -423,3 +423,31 @@ fn a_closed_stdin_leaks_nothing() {
     assert_eq!(kid.hear(), "clean");
     assert!(kid.finish());
 }
+
+/// At whatever instruction the creator is killed, the next one gets the name, and nothing is left.
+#[test]
+fn a_creator_killed_anywhere_is_no_hindrance() {
+    if let Some((_, name)) = role() {
+        say("ready");
+        loop {
+            drop(Value::create(&name, [1u64; 100]).unwrap());
+        }
+    }
+    let name = Name::new();
+    for round in 0..25 {
+        let mut kid = Kid::new(
+            "named::a_creator_killed_anywhere_is_no_hindrance",
+            "churns",
+            &name,
+        );
+        kid.hear();
+        // not to force an order: to die somewhere else each time
+        std::thread::sleep(std::time::Duration::from_micros(137 * round));
+        kid.kill();
+        let next = Value::create(&name, [round; 100]).unwrap();
+        let same = Value::<[u64; 100]>::open(&name).unwrap();
+        assert_eq!(same.get().unwrap(), [round; 100]);
+        drop((next, same));
+        assert!(!name.exists());
+    }
+}
