@@ -168,11 +168,19 @@ fn a_thread_that_ends_with_a_leaked_guard_counts_as_dead() {
 #[test]
 fn a_leaked_guard_keeps_its_memory_mapped() {
     std::thread::spawn(|| {
-        for _ in 0..10 {
-            let array = Array::<u64>::new(10_000).unwrap();
-            let _leaked = std::mem::ManuallyDrop::new(array.lock().unwrap());
-        }
         let values: Vec<_> = (0..10).map(|n| Value::new(n).unwrap()).collect();
+        let array = Array::<u64>::new(10_000).unwrap();
+        let leaked = std::mem::ManuallyDrop::new(array.lock().unwrap());
+        let address = std::ptr::from_ref(&leaked[0]).addr();
+        drop(array);
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let is_mapped = maps.lines().any(|line| {
+            let (from, to) = line.split(' ').next().unwrap().split_once('-').unwrap();
+            let number = |text| usize::from_str_radix(text, 16).unwrap();
+            (number(from)..number(to)).contains(&address) && line.contains("memfd:multiproc")
+        });
+        assert!(is_mapped);
+        // without the mapping this thread dies here
         let guards: Vec<_> = values.iter().map(|value| value.lock().unwrap()).collect();
         drop(guards);
     })
