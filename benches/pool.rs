@@ -16,13 +16,13 @@ fn square(x: u64) -> u64 {
 }
 
 fn calls(c: &mut Criterion) {
+    const TASKS: u64 = 10_000;
     let mut group = c.benchmark_group("pool_call");
     let pool = Pool::with_workers(1).expect("a pool");
     group.bench_function("apply", |b| {
-        b.iter(|| assert_eq!(pool.apply(noop, black_box(7)).expect("runs"), 7))
+        b.iter(|| assert_eq!(pool.apply(noop, black_box(7)).expect("runs"), 7));
     });
 
-    const TASKS: u64 = 10_000;
     group.throughput(Throughput::Elements(TASKS));
     group.bench_function("apply_async_10000_then_get", |b| {
         b.iter(|| {
@@ -56,7 +56,7 @@ fn items(c: &mut Criterion) {
                 assert_eq!(
                     pool.map(square, input).expect("runs").last(),
                     Some(&expected)
-                )
+                );
             },
             BatchSize::LargeInput,
         );

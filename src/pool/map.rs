@@ -329,7 +329,7 @@ fn place(core: &Core, bytes: &[u8], plain: bool, pins: Vec<Pin>) -> Result<Input
         len: bytes.len(),
         plain,
         bytes: placed,
-        pins: pins,
+        pins,
     })
 }
 

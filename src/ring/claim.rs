@@ -339,7 +339,13 @@ mod tests {
             publisher.retire(round % 8);
         }
         let generation = publisher.publish(tasks, 5).unwrap();
-        assert_eq!(behind.claim(tasks), Some(Claimed { slot: 5, generation }));
+        assert_eq!(
+            behind.claim(tasks),
+            Some(Claimed {
+                slot: 5,
+                generation
+            })
+        );
         assert_eq!(behind.claim(tasks), None);
     }
 

@@ -1,7 +1,7 @@
 //! Random SIGKILL, SIGSTOP and SIGCONT over workers under load, with exact accounting.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use multiproc::{Array, ErrorKind, LockError, Pool};
 use nix::sys::signal::{Signal, kill};
@@ -39,7 +39,7 @@ fn every_item_is_delivered_once_or_reported_lost_once() {
     let pool = Pool::with_workers(4).unwrap();
     let entered = Array::<u32>::new(ITEMS).unwrap();
     let over = AtomicBool::new(false);
-    let (mut delivered, mut lost, mut longest) = (0, 0, Duration::ZERO);
+    let (mut delivered, mut lost) = (0, 0);
     std::thread::scope(|scope| {
         let killer = scope.spawn(|| {
             let (mut seed, mut kills, mut stops) = (seed, 0, 0);
@@ -52,7 +52,7 @@ fn every_item_is_delivered_once_or_reported_lost_once() {
                 else {
                     continue;
                 };
-                if pick % 5 == 0 {
+                if pick.is_multiple_of(5) {
                     let _ = kill(pid, Signal::SIGSTOP);
                     std::thread::sleep(Duration::from_millis(2));
                     let _ = kill(pid, Signal::SIGCONT);
@@ -65,28 +65,14 @@ fn every_item_is_delivered_once_or_reported_lost_once() {
             }
             (kills, stops)
         });
-        let mut last = Instant::now();
         for round in 0..6 {
             let range = round * (ITEMS / 6)..(round + 1) * (ITEMS / 6);
             let chunk = [1, 3, 10, 50, 200, 1][round];
             let job = pool.chunk_size(chunk);
             let mut seen = vec![0_u8; ITEMS];
-            let results: Vec<_> = range
-                .clone()
-                .map(|item| (entered.clone(), item))
-                .collect::<Vec<_>>()
-                .chunks(2_000)
-                .flat_map(|items| {
-                    let results: Vec<_> = job
-                        .imap_unordered(
-                            |(entered, item): (Array<u32>, usize)| enter(&entered, item),
-                            items.to_vec(),
-                        )
-                        .collect();
-                    longest = longest.max(last.elapsed() / 2_000);
-                    last = Instant::now();
-                    results
-                })
+            let items = range.clone().map(|item| (entered.clone(), item));
+            let results: Vec<_> = job
+                .imap_unordered(|(entered, item)| enter(&entered, item), items)
                 .collect();
             assert_eq!(results.len(), range.len());
             for result in results {
