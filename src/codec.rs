@@ -80,13 +80,14 @@ pub(crate) fn from_raw<T: 'static>(
     None
 }
 
-/// Appends `count` numbers, which `fill` writes, to `numbers`. False if `T` is no plain number.
+/// Appends `count` numbers, which `fill` writes, to `values`. False if `T` is no plain number.
+#[expect(clippy::ptr_arg, reason = "the type of the vector itself is looked at")]
 pub(crate) fn append_raw<T: 'static>(
-    numbers: &mut Vec<T>,
+    values: &mut Vec<T>,
     count: usize,
     fill: impl FnOnce(&mut [u8]),
 ) -> bool {
-    let numbers: &mut dyn Any = numbers;
+    let numbers: &mut dyn Any = values;
     macro_rules! look {
         ($($number:ty)*) => { $(
             if let Some(numbers) = numbers.downcast_mut::<Vec<$number>>() {

@@ -1,10 +1,6 @@
 //! The only import of atomics. Everything above takes them from here, so that a model checker can put its own in their place.
 
 pub(crate) use std::hint::spin_loop;
-#[expect(
-    clippy::disallowed_types,
-    reason = "this is the door they come through"
-)]
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
 
 /// A flag that is raised once and stays: what was written before `raise` is seen after `is_raised` said yes.
@@ -79,4 +75,9 @@ impl Signal {
         // ORDERING: AcqRel: what was written before `raise` is seen by the taker.
         self.0.swap(false, Ordering::AcqRel)
     }
+}
+
+/// Looks at a word whose writers are not ours (libc's); nothing is ordered by it.
+pub(crate) fn peek(word: &AtomicU32) -> u32 {
+    word.load(Ordering::Relaxed)
 }

@@ -6,4 +6,7 @@
 )]
 
 pub(crate) mod arena;
+pub(crate) mod lanes;
+pub(crate) mod layout;
 pub(crate) mod place;
+pub(crate) mod spot;

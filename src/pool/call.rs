@@ -83,6 +83,7 @@ impl<S: 'static, A: Argument, R: Serialize + 'static> Routine for OnState<S, A, 
 }
 
 /// Makes a state again; a failure is a panic of the item that needed it.
+#[expect(clippy::unnecessary_box_returns, reason = "it comes boxed")]
 fn new_state<S: 'static>(remake: &Remake) -> Box<S> {
     match remake() {
         Ok(state) => state
@@ -259,7 +260,7 @@ impl Input {
         let at = end.map(|_| at as usize).ok_or_else(outside)?;
         match task.place {
             Place::Inline => {
-                to.copy_from_slice(self.inline.get(at..at + to.len()).ok_or_else(outside)?)
+                to.copy_from_slice(self.inline.get(at..at + to.len()).ok_or_else(outside)?);
             }
             Place::Granule(first) => {
                 self.shared

@@ -62,7 +62,7 @@ pub(super) struct Crew {
 }
 
 struct Seats {
-    seats: Vec<Seat>,
+    taken: Vec<Seat>,
     /// While the pool is being built a worker that does not become ready is an error and is not replaced.
     building: bool,
     failure: Option<Error>,
@@ -112,7 +112,7 @@ impl Events for Seated {
 impl Crew {
     pub(super) fn new(workers: usize, orders: Orders) -> Self {
         let seats = Seats {
-            seats: (0..workers).map(|_| Seat::default()).collect(),
+            taken: (0..workers).map(|_| Seat::default()).collect(),
             building: true,
             failure: None,
             winding_up: false,
@@ -139,14 +139,14 @@ impl Crew {
             Seat::Taken { child, ready: true } => Some(child.pid()),
             _ => None,
         };
-        lock(&self.seats).seats.iter().filter_map(ready).collect()
+        lock(&self.seats).taken.iter().filter_map(ready).collect()
     }
 
     fn hear(&self, worker: usize, said: Said) {
         let mut seats = lock(&self.seats);
         let why = match said {
             Said::Ready => {
-                if let Seat::Taken { ready, .. } = &mut seats.seats[worker] {
+                if let Seat::Taken { ready, .. } = &mut seats.taken[worker] {
                     *ready = true;
                 }
                 None
@@ -185,7 +185,7 @@ impl Crew {
             if wait.is_over() {
                 return None;
             }
-            let limit = wait.left().unwrap_or(Duration::from_secs(3600));
+            let limit = wait.left().unwrap_or(Duration::from_hours(1));
             seats = self
                 .changed
                 .wait_timeout(seats, limit)
@@ -198,7 +198,7 @@ impl Crew {
     pub(super) fn kill(&self) {
         let mut seats = lock(&self.seats);
         seats.winding_up = true;
-        for seat in &seats.seats {
+        for seat in &seats.taken {
             if let Seat::Taken { child, .. } = seat {
                 child.kill();
             }
@@ -214,7 +214,7 @@ impl Crew {
     pub(super) fn wait_empty(&self, wait: Wait) -> bool {
         let empty = |seats: &mut Seats| {
             seats
-                .seats
+                .taken
                 .iter()
                 .all(|seat| matches!(seat, Seat::Empty))
                 .then_some(())
@@ -261,7 +261,7 @@ impl Core {
             let ready = |seat: &Seat| matches!(seat, Seat::Taken { ready: true, .. });
             match seats.failure.take() {
                 Some(error) => Some(Err(error)),
-                None => seats.seats[workers.clone()]
+                None => seats.taken[workers.clone()]
                     .iter()
                     .all(ready)
                     .then_some(Ok(())),
@@ -305,7 +305,7 @@ impl Core {
             events,
         )?;
         self.crew.pids[worker].set(u64::from(child.pid()));
-        seats.seats[worker] = Seat::Taken {
+        seats.taken[worker] = Seat::Taken {
             child,
             ready: false,
         };
@@ -462,8 +462,8 @@ impl Core {
         accepted: u64,
     ) -> Vec<Callback> {
         let mut seats = lock(&self.crew.seats);
-        let was_ready = matches!(&seats.seats[worker], Seat::Taken { ready: true, .. });
-        seats.seats[worker] = Seat::Empty;
+        let was_ready = matches!(&seats.taken[worker], Seat::Taken { ready: true, .. });
+        seats.taken[worker] = Seat::Empty;
         if seats.building && !was_ready && seats.failure.is_none() {
             seats.failure = Some(not_ready(worker, end));
         }

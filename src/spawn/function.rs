@@ -69,6 +69,7 @@ pub(crate) trait Routine: 'static {
 /// One constant for each [`Routine`].
 #[repr(C)]
 struct Descriptor<F: Frame> {
+    /// First, so that it can be read before anything else is believed.
     magic: u64,
     name: fn() -> &'static str,
     call: unsafe fn(usize, &mut F),
@@ -154,8 +155,9 @@ impl Reference {
             return Err("it lies outside the program's text");
         }
         let descriptor = descriptor as *const Descriptor<F>;
-        // SAFETY: aligned and inside mapped data of the program (both checked); any bytes are a valid u64.
-        if unsafe { (&raw const (*descriptor).magic).read_volatile() } != F::MAGIC {
+        // SAFETY: aligned and inside mapped data of the program (both checked); the magic comes first, and any bytes are a valid u64.
+        let magic = unsafe { descriptor.cast::<u64>().read_volatile() };
+        if magic != F::MAGIC {
             return Err("its descriptor has the wrong magic");
         }
         // SAFETY: only a `Descriptor<F>` carries this magic in this program's data.

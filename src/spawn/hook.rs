@@ -103,6 +103,7 @@ pub(crate) fn offset() -> usize {
 ///
 /// Does not return in a process that is itself a child which did not: it ends with exit code 124, so that no second generation exists.
 pub(crate) fn ensure_ready() -> Result<()> {
+    static SAME_FILE: OnceLock<Result<()>> = OnceLock::new();
     if let entry::Marker::Present(_) = entry::environment(MARKER_PREFIX) {
         entry::die(
             exit::REACHED_MAIN,
@@ -131,7 +132,6 @@ pub(crate) fn ensure_ready() -> Result<()> {
             "a program with set-user-id or file capabilities cannot start workers",
         ));
     }
-    static SAME_FILE: OnceLock<Result<()>> = OnceLock::new();
     SAME_FILE.get_or_init(check_file).clone()
 }
 

@@ -1,4 +1,17 @@
-//! Floor 3: waiting between processes.
+//! Floor 3: locks in shared memory and the data under them; sleeping and waking between processes.
+//!
+//! | lock | survives the death of its owner | fast path |
+//! |---|---|---|
+//! | [`RobustMutex`](mutex::RobustMutex) | yes: the next one is told | one atomic exchange, no system call |
+//! | [`RawSyncMutex`](adapter::RawSyncMutex), [`RawSyncRwLock`](adapter::RawSyncRwLock) | no: everybody waits for ever | the same, behind a virtual call |
 
+#![expect(
+    unsafe_code,
+    reason = "a reference to shared data is made while its lock is held, here and nowhere else"
+)]
+
+pub(crate) mod adapter;
+pub(crate) mod guarded;
+pub(crate) mod mutex;
 pub(crate) mod park;
 pub(crate) mod words;

@@ -98,9 +98,10 @@ pub(crate) fn is_in_main_program(address: usize) -> bool {
         let info = unsafe { &*info };
         // SAFETY: `out` is the `&mut Query` given below.
         let query = unsafe { &mut *out.cast::<Query>() };
-        for at in 0..usize::from(info.dlpi_phnum) {
-            // SAFETY: the entry names this many headers.
-            let header = unsafe { &*info.dlpi_phdr.add(at) };
+        // SAFETY: the entry names this many headers, which stay mapped.
+        let headers =
+            unsafe { std::slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum)) };
+        for header in headers {
             let start = (info.dlpi_addr as usize).wrapping_add(header.p_vaddr as usize);
             let inside = query.address.wrapping_sub(start) < header.p_memsz as usize;
             query.found |= header.p_type == libc::PT_LOAD && inside;

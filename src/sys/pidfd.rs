@@ -9,7 +9,7 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 /// A descriptor for this process itself.
 pub(crate) fn own() -> io::Result<OwnedFd> {
     // SAFETY: takes two integers.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, libc::getpid(), 0) };
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, std::process::id(), 0) };
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
@@ -68,7 +68,7 @@ fn exit_info(pidfd: BorrowedFd<'_>) -> Option<Status> {
     const PIDFD_INFO_EXIT: u64 = 1 << 3;
     // _IOWR(0xFF, 11, struct pidfd_info)
     const PIDFD_GET_INFO: u64 =
-        (3 << 30) | ((size_of::<PidfdInfo>() as u64) << 16) | (0xFF << 8) | 11;
+        (3 << 30) | ((size_of::<PidfdInfo>() as u64) << 16) | (0xFF << 8) | 0x0B;
     let mut info = PidfdInfo {
         mask: PIDFD_INFO_EXIT,
         ..PidfdInfo::default()

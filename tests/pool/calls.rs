@@ -16,7 +16,10 @@ fn slow(x: u64) -> u64 {
 #[test]
 fn map_squares_with_five_workers() {
     let pool = Pool::with_workers(5).unwrap();
-    assert_eq!(pool.map(square, 1..=10).unwrap(), [1, 4, 9, 16, 25, 36, 49, 64, 81, 100]);
+    assert_eq!(
+        pool.map(square, 1..=10).unwrap(),
+        [1, 4, 9, 16, 25, 36, 49, 64, 81, 100]
+    );
 }
 
 #[test]
@@ -33,13 +36,36 @@ fn apply_and_apply_async_give_the_value() {
 #[test]
 fn values_of_all_kinds_travel_both_ways() {
     let pool = Pool::with_workers(2).unwrap();
-    assert_eq!(pool.map(|(a, b): (u64, u64)| a + b, [(1, 2), (3, 4)]).unwrap(), [3, 7]);
+    assert_eq!(
+        pool.map(|(a, b): (u64, u64)| a + b, [(1, 2), (3, 4)])
+            .unwrap(),
+        [3, 7]
+    );
     let words = ["a", "bc", ""].map(String::from);
     assert_eq!(pool.map(|s: String| s.len(), words).unwrap(), [1, 2, 0]);
-    assert_eq!(pool.apply(|v: Vec<f64>| v.into_iter().map(|x| x * 2.0).collect::<Vec<f64>>(), vec![1.5; 1000]).unwrap(), vec![3.0; 1000]);
-    assert_eq!(pool.apply(|x: Option<String>| x.map(|s| s.repeat(1000)), Some("xyz".to_owned())).unwrap(), Some("xyz".repeat(1000)));
+    assert_eq!(
+        pool.apply(
+            |v: Vec<f64>| v.into_iter().map(|x| x * 2.0).collect::<Vec<f64>>(),
+            vec![1.5; 1000]
+        )
+        .unwrap(),
+        vec![3.0; 1000]
+    );
+    assert_eq!(
+        pool.apply(
+            |x: Option<String>| x.map(|s| s.repeat(1000)),
+            Some("xyz".to_owned())
+        )
+        .unwrap(),
+        Some("xyz".repeat(1000))
+    );
     pool.apply(|()| (), ()).unwrap();
-    let parsed = pool.map(|s: String| s.parse::<i32>().map_err(|e| e.to_string()), ["1", "x"].map(String::from)).unwrap();
+    let parsed = pool
+        .map(
+            |s: String| s.parse::<i32>().map_err(|e| e.to_string()),
+            ["1", "x"].map(String::from),
+        )
+        .unwrap();
     assert_eq!(parsed[0], Ok(1));
     assert!(parsed[1].is_err());
 }
@@ -58,18 +84,31 @@ fn map_keeps_the_order_whatever_the_chunk() {
     let pool = Pool::with_workers(3).unwrap();
     let expected: Vec<u64> = (0..1000).map(square).collect();
     for chunk in [1, 2, 7, 100, 999, 5000] {
-        assert_eq!(pool.chunk_size(chunk).map(square, 0..1000).unwrap(), expected, "chunk {chunk}");
+        assert_eq!(
+            pool.chunk_size(chunk).map(square, 0..1000).unwrap(),
+            expected,
+            "chunk {chunk}"
+        );
     }
     let texts: Vec<String> = (0..1000).map(|x| x.to_string()).collect();
-    assert_eq!(pool.map(|s: String| s + "!", texts.clone()).unwrap(), texts.iter().map(|s| format!("{s}!")).collect::<Vec<_>>());
+    assert_eq!(
+        pool.map(|s: String| s + "!", texts.clone()).unwrap(),
+        texts.iter().map(|s| format!("{s}!")).collect::<Vec<_>>()
+    );
 }
 
 #[test]
 fn a_chunk_size_of_zero_is_an_error() {
     let pool = Pool::with_workers(1).unwrap();
-    assert_eq!(pool.chunk_size(0).map(square, 0..3).unwrap_err().kind(), ErrorKind::InvalidInput);
+    assert_eq!(
+        pool.chunk_size(0).map(square, 0..3).unwrap_err().kind(),
+        ErrorKind::InvalidInput
+    );
     let mut iterator = pool.chunk_size(0).imap(square, 0..3);
-    assert_eq!(iterator.next().unwrap().unwrap_err().kind(), ErrorKind::InvalidInput);
+    assert_eq!(
+        iterator.next().unwrap().unwrap_err().kind(),
+        ErrorKind::InvalidInput
+    );
     assert!(iterator.next().is_none());
 }
 
@@ -78,16 +117,28 @@ fn imap_is_ordered_and_takes_an_endless_iterator() {
     let pool = Pool::with_workers(2).unwrap();
     let taken = std::cell::Cell::new(0_u64);
     let endless = (0..).inspect(|_| taken.set(taken.get() + 1));
-    let first: Vec<u64> = pool.imap(square, endless).take(500).map(Result::unwrap).collect();
+    let first: Vec<u64> = pool
+        .imap(square, endless)
+        .take(500)
+        .map(Result::unwrap)
+        .collect();
     assert_eq!(first, (0..500).map(square).collect::<Vec<_>>());
-    assert!(taken.get() < 2_000, "{} items were taken for 500 results", taken.get());
+    assert!(
+        taken.get() < 2_000,
+        "{} items were taken for 500 results",
+        taken.get()
+    );
 }
 
 #[test]
 fn imap_unordered_yields_each_result_once() {
     let pool = Pool::with_workers(3).unwrap();
     for chunk in [1, 20] {
-        let mut found: Vec<u64> = pool.chunk_size(chunk).imap_unordered(square, 0..300).map(Result::unwrap).collect();
+        let mut found: Vec<u64> = pool
+            .chunk_size(chunk)
+            .imap_unordered(square, 0..300)
+            .map(Result::unwrap)
+            .collect();
         found.sort_unstable();
         assert_eq!(found, (0..300).map(square).collect::<Vec<_>>());
     }
@@ -96,7 +147,11 @@ fn imap_unordered_yields_each_result_once() {
 #[test]
 fn imap_unordered_yields_the_quick_before_the_slow() {
     let pool = Pool::with_workers(2).unwrap();
-    let found: Vec<u64> = pool.imap_unordered(slow, [2_000, 0]).take(1).map(Result::unwrap).collect();
+    let found: Vec<u64> = pool
+        .imap_unordered(slow, [2_000, 0])
+        .take(1)
+        .map(Result::unwrap)
+        .collect();
     assert_eq!(found, [0]);
 }
 
@@ -104,10 +159,20 @@ fn imap_unordered_yields_the_quick_before_the_slow() {
 fn the_context_reaches_every_item() {
     let pool = Pool::with_workers(2).unwrap();
     let context = ("factor".to_owned(), vec![3_u64; 100]);
-    let found = pool.map_with(&context, |(name, factors), x: u64| name.len() as u64 + factors[99] * x, 0..100).unwrap();
+    let found = pool
+        .map_with(
+            &context,
+            |(name, factors), x: u64| name.len() as u64 + factors[99] * x,
+            0..100,
+        )
+        .unwrap();
     assert_eq!(found, (0..100).map(|x| 6 + 3 * x).collect::<Vec<_>>());
     for round in 0..200_u64 {
-        assert_eq!(pool.map_with(&round, |round, x: u64| round + x, [1]).unwrap(), [round + 1]);
+        assert_eq!(
+            pool.map_with(&round, |round, x: u64| round + x, [1])
+                .unwrap(),
+            [round + 1]
+        );
     }
 }
 
@@ -116,7 +181,11 @@ fn each_worker_has_a_state_of_its_own() {
     struct Counter {
         calls: u64,
     }
-    let pool = Pool::builder().workers(2).init(|start: u64| Counter { calls: start }, 100).build().unwrap();
+    let pool = Pool::builder()
+        .workers(2)
+        .init(|start: u64| Counter { calls: start }, 100)
+        .build()
+        .unwrap();
     let count = |state: &mut Counter, _: u64| {
         state.calls += 1;
         (std::process::id(), state.calls)
@@ -124,7 +193,10 @@ fn each_worker_has_a_state_of_its_own() {
     let mut seen = pool.chunk_size(1).map_state(count, 0..50).unwrap();
     seen.sort_unstable();
     for pair in seen.windows(2) {
-        assert!(pair[0].0 != pair[1].0 || pair[0].1 + 1 == pair[1].1, "{pair:?}");
+        assert!(
+            pair[0].0 != pair[1].0 || pair[0].1 + 1 == pair[1].1,
+            "{pair:?}"
+        );
     }
     assert_eq!(seen[0].1, 101);
 }
@@ -133,7 +205,12 @@ fn each_worker_has_a_state_of_its_own() {
 fn a_panic_comes_back_with_its_words_and_the_worker_lives_on() {
     let pool = Pool::with_workers(1).unwrap();
     let worker = pool.worker_pids();
-    let error = pool.map(|x: u64| if x == 7 { panic!("seven of {x}") } else { x }, 0..20).unwrap_err();
+    let error = pool
+        .map(
+            |x: u64| if x == 7 { panic!("seven of {x}") } else { x },
+            0..20,
+        )
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::TaskPanicked);
     let panic = error.panic().unwrap();
     assert_eq!((panic.message.as_str(), panic.index), ("seven of 7", 7));
@@ -158,31 +235,52 @@ fn errors_are_per_item_whatever_the_chunk() {
         }
         assert_eq!(found.len(), 20);
     }
-    let text = |x: u64| if x > 10 { panic!("large") } else { x.to_string() };
-    assert_eq!(pool.map(text, 0..20).unwrap_err().panic().unwrap().index, 11);
+    let text = |x: u64| {
+        if x > 10 {
+            panic!("large")
+        } else {
+            x.to_string()
+        }
+    };
+    assert_eq!(
+        pool.map(text, 0..20).unwrap_err().panic().unwrap().index,
+        11
+    );
 }
 
 #[test]
 fn the_state_is_made_anew_after_a_panic() {
-    let pool = Pool::builder().workers(1).init(|start: Vec<u64>| start, vec![1]).build().unwrap();
+    let pool = Pool::builder()
+        .workers(1)
+        .init(|start: Vec<u64>| start, vec![1])
+        .build()
+        .unwrap();
     let push = |state: &mut Vec<u64>, x: u64| {
         state.push(x);
         assert!(x != 3, "three");
         state.len()
     };
     assert_eq!(pool.map_state(push, [7, 7]).unwrap(), [2, 3]);
-    assert_eq!(pool.map_state(push, [3]).unwrap_err().kind(), ErrorKind::TaskPanicked);
+    assert_eq!(
+        pool.map_state(push, [3]).unwrap_err().kind(),
+        ErrorKind::TaskPanicked
+    );
     assert_eq!(pool.map_state(push, [7]).unwrap(), [2]);
 }
 
 #[test]
 fn after_close_work_is_refused_and_old_work_done() {
     let pool = Pool::with_workers(2).unwrap();
-    let tasks: Vec<_> = (0..20).map(|x| pool.apply_async(slow, x % 5).unwrap()).collect();
+    let tasks: Vec<_> = (0..20)
+        .map(|x| pool.apply_async(slow, x % 5).unwrap())
+        .collect();
     pool.close();
     pool.close();
     assert_eq!(pool.apply(square, 1).unwrap_err().kind(), ErrorKind::Closed);
-    assert_eq!(pool.imap(square, 0..3).next().unwrap().unwrap_err().kind(), ErrorKind::Closed);
+    assert_eq!(
+        pool.imap(square, 0..3).next().unwrap().unwrap_err().kind(),
+        ErrorKind::Closed
+    );
     pool.join().unwrap();
     pool.join().unwrap();
     for (x, task) in tasks.into_iter().enumerate() {
@@ -203,7 +301,9 @@ fn terminate_resolves_what_is_pending_as_cancelled() {
     let pool = Pool::with_workers(1).unwrap();
     let done = pool.apply_async(square, 5).unwrap();
     done.wait();
-    let pending: Vec<_> = (0..5).map(|_| pool.apply_async(slow, 60_000).unwrap()).collect();
+    let pending: Vec<_> = (0..5)
+        .map(|_| pool.apply_async(slow, 60_000).unwrap())
+        .collect();
     pool.terminate();
     assert_eq!(done.get().unwrap(), 25);
     for task in pending {
@@ -217,7 +317,9 @@ fn terminate_resolves_what_is_pending_as_cancelled() {
 fn results_outlive_their_pool() {
     let pool = Pool::with_workers(1).unwrap();
     let small = pool.apply_async(square, 5).unwrap();
-    let large = pool.apply_async(|n: usize| vec![7_u64; n], 100_000).unwrap();
+    let large = pool
+        .apply_async(|n: usize| vec![7_u64; n], 100_000)
+        .unwrap();
     small.wait();
     large.wait();
     drop(pool);
@@ -229,7 +331,12 @@ fn results_outlive_their_pool() {
 fn get_timeout_leaves_the_task_running() {
     let pool = Pool::with_workers(1).unwrap();
     let task = pool.apply_async(slow, 300).unwrap();
-    assert_eq!(task.get_timeout(Duration::from_millis(10)).unwrap_err().kind(), ErrorKind::Timeout);
+    assert_eq!(
+        task.get_timeout(Duration::from_millis(10))
+            .unwrap_err()
+            .kind(),
+        ErrorKind::Timeout
+    );
     assert!(!task.wait_timeout(Duration::ZERO));
     assert_eq!(task.successful(), None);
     assert_eq!(task.get().unwrap(), 300);
@@ -238,7 +345,10 @@ fn get_timeout_leaves_the_task_running() {
 #[test]
 fn a_full_queue_gives_the_argument_back() {
     let pool = Pool::builder().workers(1).queue_depth(2).build().unwrap();
-    let running = [pool.apply_async(slow, 400).unwrap(), pool.apply_async(slow, 1).unwrap()];
+    let running = [
+        pool.apply_async(slow, 400).unwrap(),
+        pool.apply_async(slow, 1).unwrap(),
+    ];
     match pool.try_apply_async(|text: String| text, "back".to_owned()) {
         Err(TryApplyError::Full(text)) => assert_eq!(text, "back"),
         other => panic!("{other:?}"),
@@ -277,7 +387,9 @@ fn callbacks_run_on_a_thread_of_the_pool_and_their_panics_stay_there() {
             panic!("a callback may panic");
         });
     }
-    let mut found: Vec<u64> = (0..10).map(|_| receiver.recv_timeout(Duration::from_secs(20)).unwrap()).collect();
+    let mut found: Vec<u64> = (0..10)
+        .map(|_| receiver.recv_timeout(Duration::from_secs(20)).unwrap())
+        .collect();
     found.sort_unstable();
     assert_eq!(found, (0..10).map(square).collect::<Vec<_>>());
     let done = pool.apply_async(square, 11).unwrap();
@@ -294,7 +406,10 @@ fn many_threads_share_one_pool() {
             let pool = &pool;
             scope.spawn(move || {
                 for x in 0..200 {
-                    assert_eq!(pool.apply(square, thread * 1000 + x).unwrap(), (thread * 1000 + x).pow(2));
+                    assert_eq!(
+                        pool.apply(square, thread * 1000 + x).unwrap(),
+                        (thread * 1000 + x).pow(2)
+                    );
                 }
                 assert_eq!(pool.map(square, 0..100).unwrap().len(), 100);
             });
@@ -305,14 +420,23 @@ fn many_threads_share_one_pool() {
 #[test]
 fn a_task_may_make_a_pool() {
     let pool = Pool::with_workers(1).unwrap();
-    let nested = |n: u64| Pool::with_workers(2).unwrap().map(square, 0..n).unwrap().into_iter().sum::<u64>();
+    let nested = |n: u64| {
+        Pool::with_workers(2)
+            .unwrap()
+            .map(square, 0..n)
+            .unwrap()
+            .into_iter()
+            .sum::<u64>()
+    };
     assert_eq!(pool.apply(nested, 5).unwrap(), 30);
 }
 
 #[test]
 fn more_results_than_the_queue_is_deep_wait_in_their_handles() {
     let pool = Pool::builder().workers(2).queue_depth(64).build().unwrap();
-    let tasks: Vec<_> = (0..20_000).map(|x| pool.apply_async(square, x).unwrap()).collect();
+    let tasks: Vec<_> = (0..20_000)
+        .map(|x| pool.apply_async(square, x).unwrap())
+        .collect();
     for (x, task) in tasks.into_iter().enumerate().rev() {
         assert_eq!(task.get().unwrap(), square(x as u64));
     }
@@ -334,16 +458,30 @@ fn what_cannot_be_encoded_is_an_error_of_that_call() {
         }
     }
     let pool = Pool::with_workers(1).unwrap();
-    assert_eq!(pool.apply(|_: Stubborn| 1, Stubborn).unwrap_err().kind(), ErrorKind::Encode);
-    assert_eq!(pool.apply(|_: u8| Stubborn, 1).unwrap_err().kind(), ErrorKind::Encode);
+    assert_eq!(
+        pool.apply(|_: Stubborn| 1, Stubborn).unwrap_err().kind(),
+        ErrorKind::Encode
+    );
+    assert_eq!(
+        pool.apply(|_: u8| Stubborn, 1).unwrap_err().kind(),
+        ErrorKind::Encode
+    );
     let results: Vec<_> = pool.chunk_size(3).imap(|_: u8| Stubborn, 0..6).collect();
-    assert!(results.iter().all(|result| result.as_ref().is_err_and(|error| error.kind() == ErrorKind::Encode)));
+    assert!(results.iter().all(|result| {
+        result
+            .as_ref()
+            .is_err_and(|error| error.kind() == ErrorKind::Encode)
+    }));
     assert_eq!(pool.apply(square, 3).unwrap(), 9);
 }
 
 #[test]
 fn wrong_settings_are_named() {
-    for builder in [Pool::builder().workers(0), Pool::builder().workers(1).queue_depth(0), Pool::builder().max_tasks_per_worker(0)] {
+    for builder in [
+        Pool::builder().workers(0),
+        Pool::builder().workers(1).queue_depth(0),
+        Pool::builder().max_tasks_per_worker(0),
+    ] {
         assert_eq!(builder.build().unwrap_err().kind(), ErrorKind::InvalidInput);
     }
     let error = Pool::with_workers(1_000_000).unwrap_err();

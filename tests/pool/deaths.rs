@@ -31,9 +31,18 @@ fn only_the_item_that_kills_its_worker_is_lost() {
             assert_eq!(result.is_err(), x == 7);
         }
     }
-    let texts = |x: u64| if x == 3 { std::process::exit(9) } else { x.to_string() };
+    let texts = |x: u64| {
+        if x == 3 {
+            std::process::exit(9)
+        } else {
+            x.to_string()
+        }
+    };
     let found: Vec<_> = pool.chunk_size(6).imap(texts, 0..6).collect();
-    assert_eq!(found[3].as_ref().unwrap_err().death().unwrap().exit_code, Some(9));
+    assert_eq!(
+        found[3].as_ref().unwrap_err().death().unwrap().exit_code,
+        Some(9)
+    );
     assert_eq!(found.iter().filter(|result| result.is_ok()).count(), 5);
     assert_eq!(pool.map(square, 0..100).unwrap().len(), 100);
 }
@@ -43,7 +52,11 @@ fn an_idle_worker_that_is_killed_is_replaced() {
     let pool = Pool::with_workers(2).unwrap();
     for _ in 0..5 {
         for pid in pool.worker_pids() {
-            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.cast_signed()), nix::sys::signal::SIGKILL).unwrap();
+            nix::sys::signal::kill(
+                nix::unistd::Pid::from_raw(pid.cast_signed()),
+                nix::sys::signal::SIGKILL,
+            )
+            .unwrap();
         }
         assert_eq!(pool.map(square, 0..50).unwrap().len(), 50);
     }
@@ -51,8 +64,14 @@ fn an_idle_worker_that_is_killed_is_replaced() {
 
 #[test]
 fn workers_end_after_their_share_and_are_replaced() {
-    let pool = Pool::builder().workers(1).max_tasks_per_worker(3).build().unwrap();
-    let pids: Vec<u32> = (0..12).map(|_| pool.apply(|()| std::process::id(), ()).unwrap()).collect();
+    let pool = Pool::builder()
+        .workers(1)
+        .max_tasks_per_worker(3)
+        .build()
+        .unwrap();
+    let pids: Vec<u32> = (0..12)
+        .map(|_| pool.apply(|()| std::process::id(), ()).unwrap())
+        .collect();
     for three in pids.chunks(3) {
         assert!(three.iter().all(|pid| *pid == three[0]), "{pids:?}");
     }
@@ -65,7 +84,12 @@ fn an_item_is_run_again_if_asked() {
     let path = std::env::temp_dir().join(format!("multiproc-retry-{}", std::process::id()));
     let _ = std::fs::remove_file(&path);
     let once = |path: std::path::PathBuf| {
-        if std::fs::OpenOptions::new().write(true).create_new(true).open(&path).is_ok() {
+        if std::fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(&path)
+            .is_ok()
+        {
             std::process::abort();
         }
         "second time".to_owned()
@@ -73,24 +97,43 @@ fn an_item_is_run_again_if_asked() {
     let pool = Pool::builder().workers(1).retries(1).build().unwrap();
     assert_eq!(pool.apply(once, path.clone()).unwrap(), "second time");
     std::fs::remove_file(&path).unwrap();
-    assert_eq!(pool.apply(abort_at_seven, 7).unwrap_err().kind(), ErrorKind::WorkerDied);
+    assert_eq!(
+        pool.apply(abort_at_seven, 7).unwrap_err().kind(),
+        ErrorKind::WorkerDied
+    );
 }
 
 #[test]
 fn an_initialiser_that_fails_is_the_error_of_build() {
-    let error = Pool::builder().workers(2).init(|x: u32| -> u32 { panic!("no state for {x}") }, 5).build().unwrap_err();
+    let error = Pool::builder()
+        .workers(2)
+        .init(|x: u32| -> u32 { panic!("no state for {x}") }, 5)
+        .build()
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InitFailed);
     assert!(error.to_string().contains("no state for 5"), "{error}");
-    let error = Pool::builder().workers(2).init(|_: u32| std::process::exit(3), 5).build().map(drop).unwrap_err();
+    let error = Pool::builder()
+        .workers(2)
+        .init(|_: u32| std::process::exit(3), 5)
+        .build()
+        .map(drop)
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InitFailed);
     assert!(error.to_string().contains("exited with code 3"), "{error}");
 }
 
 #[test]
 fn a_pool_whose_workers_keep_dying_gives_up() {
-    let pool = Pool::builder().workers(1).retries(u32::MAX).build().unwrap();
+    let pool = Pool::builder()
+        .workers(1)
+        .retries(u32::MAX)
+        .build()
+        .unwrap();
     let error = pool.apply(abort_at_seven, 7).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::WorkersKeepDying);
     assert!(error.to_string().contains("SIGABRT"), "{error}");
-    assert_eq!(pool.apply(square, 1).unwrap_err().kind(), ErrorKind::WorkersKeepDying);
+    assert_eq!(
+        pool.apply(square, 1).unwrap_err().kind(),
+        ErrorKind::WorkersKeepDying
+    );
 }

@@ -1,0 +1,710 @@
+//! The versioned header at offset 0 of every segment. All its offsets are written in this file and nowhere else.
+//!
+//! ```text
+//! 0    magic "mpsegmt\0"        8    format    12   kind
+//! 16   fingerprint of the type  24   tag of the type, 16 bytes
+//! 40   element size             48   element alignment    56   element count
+//! 64   data offset              72   length of it all
+//! 80   id, 16 bytes             96   creator's pid        104  creator's start time
+//! 112  state                    116  unused
+//! 128  lock area: 56 bytes of lock, its code, its flags
+//! 192  unused                   256  data, or later if its alignment wants that
+//! ```
+//!
+//! The state word is stored last, so that whoever opens sees a whole header or waits:
+//!
+//! | state | stored by | means |
+//! |---|---|---|
+//! | 0 | nobody | file just created; nothing in it counts, except perhaps the id |
+//! | 1 born | creator, Release | id, pid and start time are there |
+//! | 2 ready | creator, Release | everything is there and stays as it is, but for lock area and data |
+//!
+//! A creator killed on the way leaves 0 or 1; whoever opens then finds that its pid and start time name no living process.
+//!
+//! The flags word of a lock area:
+//!
+//! | bit | set by | cleared by | means |
+//! |---|---|---|---|
+//! | 0 poisoned | who gets the lock of a dead owner | `recover`, under the lock | data is as a dead process left it |
+//! | 1 frozen | `freeze`, under the lock | never | nobody writes the data any more |
+//! | 2 kept | `persist` | never | the name stays when the creator goes |
+//!
+//! Everything read from here is taken through [`Parsed`], a private copy that was checked against the length of the file; no offset
+//! or length is read from shared memory a second time.
+
+use std::any::TypeId;
+use std::fmt;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::primitive::{AtomicU32, AtomicU64, Ordering};
+
+use super::place::Shared;
+
+#[cfg(target_endian = "big")]
+compile_error!("the header is defined for little-endian processors");
+
+const MAGIC: u64 = u64::from_le_bytes(*b"mpsegmt\0");
+/// Changes with every change of the layout.
+const FORMAT: u32 = 1;
+
+pub(crate) const HEADER_LEN: usize = size_of::<Header>();
+/// Where the lock area of a segment with one object lies.
+pub(crate) const LOCK_AT: usize = std::mem::offset_of!(Header, lock);
+/// Where the id lies: the kernel writes it there itself, see `segment/named`.
+pub(crate) const ID_AT: usize = std::mem::offset_of!(Header, id);
+/// Bytes at the start of a [`LockArea`] that belong to the lock.
+pub(crate) const LOCK_BYTES: usize = std::mem::offset_of!(LockArea, code);
+/// A mapping starts at a page; no object can ask for more.
+pub(crate) const MAX_ALIGN: usize = 4096;
+
+const BORN: u32 = 1;
+const READY: u32 = 2;
+
+/// What a segment holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum Kind {
+    Value = 1,
+    Array = 2,
+    Slab = 3,
+    Board = 4,
+}
+
+impl Kind {
+    pub(crate) fn from_code(code: u32) -> Option<Self> {
+        [Self::Value, Self::Array, Self::Slab, Self::Board]
+            .into_iter()
+            .find(|kind| *kind as u32 == code)
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Kind::Value => "a value of",
+            Kind::Array => "an array of",
+            Kind::Slab => "a slab of",
+            Kind::Board => "a board of",
+        })
+    }
+}
+
+/// A type as other programs can know it: by structure, not by name, which differs between crates that include one file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Fingerprint {
+    pub(crate) hash: u64,
+    pub(crate) tag: [u8; 16],
+}
+
+impl Fingerprint {
+    /// Numbers are named as numpy names them (`<f8`, `<i4`, `|u1`), everything else is `V` and its size.
+    pub(crate) fn of<T: 'static>() -> Self {
+        let number = match () {
+            () if same::<T, f32>() => Some('f'),
+            () if same::<T, f64>() => Some('f'),
+            () if same::<T, i8>() || same::<T, i16>() || same::<T, i32>() => Some('i'),
+            () if same::<T, i64>() || same::<T, isize>() => Some('i'),
+            () if same::<T, u8>() || same::<T, u16>() || same::<T, u32>() => Some('u'),
+            () if same::<T, u64>() || same::<T, usize>() => Some('u'),
+            () => None,
+        };
+        let size = size_of::<T>();
+        let text = match number {
+            Some(letter) if size == 1 => format!("|{letter}1"),
+            Some(letter) => format!("<{letter}{size}"),
+            None => format!("V{size}"),
+        };
+        let mut tag = [0; 16];
+        let len = text.len().min(tag.len());
+        tag[..len].copy_from_slice(&text.as_bytes()[..len]);
+        Self::of_parts(tag, size as u64, align_of::<T>() as u64)
+    }
+
+    fn of_parts(tag: [u8; 16], size: u64, align: u64) -> Self {
+        // FNV-1a: short, and the same in every build
+        let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+        for byte in tag
+            .into_iter()
+            .chain(size.to_le_bytes())
+            .chain(align.to_le_bytes())
+        {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+        Self { hash, tag }
+    }
+
+    fn words(self) -> [u64; 2] {
+        let (low, high) = self.tag.split_at(8);
+        [low, high].map(|half| u64::from_le_bytes(half.try_into().unwrap_or_default()))
+    }
+}
+
+fn same<T: 'static, U: 'static>() -> bool {
+    TypeId::of::<T>() == TypeId::of::<U>()
+}
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text: String = self
+            .tag
+            .iter()
+            .take_while(|byte| **byte != 0)
+            .map(|byte| char::from(*byte))
+            .map(|c| if c.is_ascii_graphic() { c } else { '?' })
+            .collect();
+        f.write_str(&text)
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}#{:016x}", self.hash)
+    }
+}
+
+/// What kind of thing of what type, how many of it, under which lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Shape {
+    pub(crate) kind: Kind,
+    pub(crate) fingerprint: Fingerprint,
+    pub(crate) size: u64,
+    pub(crate) align: u64,
+    pub(crate) count: u64,
+    /// Code of the lock, 0 for none.
+    pub(crate) lock: u32,
+}
+
+impl Shape {
+    /// `count` elements of `T`.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` for a type without size or of more than page alignment: neither can be placed.
+    pub(crate) fn of<T: 'static>(kind: Kind, count: usize, lock: u32) -> Result<Self> {
+        let (size, align) = (size_of::<T>(), align_of::<T>());
+        if size == 0 || align > MAX_ALIGN {
+            let name = std::any::type_name::<T>();
+            return Err(Error::new(
+                ErrorKind::InvalidInput,
+                format!(
+                    "cannot share {name}: it has {size} bytes aligned to {align}; shared memory holds types of at least one byte, aligned to at most {MAX_ALIGN}"
+                ),
+            ));
+        }
+        Ok(Self {
+            kind,
+            fingerprint: Fingerprint::of::<T>(),
+            size: size as u64,
+            align: align as u64,
+            count: count as u64,
+            lock,
+        })
+    }
+
+    /// `len` bytes that only their owner understands.
+    pub(crate) fn opaque(kind: Kind, len: usize) -> Self {
+        Self {
+            kind,
+            fingerprint: Fingerprint::of_parts(*b"V1\0\0\0\0\0\0\0\0\0\0\0\0\0\0", 1, 128),
+            size: 1,
+            align: 128,
+            count: len as u64,
+            lock: 0,
+        }
+    }
+
+    /// `cells` cells of `cell_len` bytes, behind `lanes_len` bytes of lanes. Counted in bytes, with both numbers in the tag.
+    pub(crate) fn slab(cell_len: usize, cells: usize, lanes_len: usize) -> Self {
+        let mut tag = [0; 16];
+        tag[0] = b'C';
+        tag[8..12].copy_from_slice(&(cell_len as u32).to_le_bytes());
+        tag[12..].copy_from_slice(&(cells as u32).to_le_bytes());
+        Self {
+            fingerprint: Fingerprint::of_parts(tag, 1, 128),
+            ..Self::opaque(Kind::Slab, lanes_len + cells * cell_len)
+        }
+    }
+
+    /// Length and number of a slab's cells, as its creator says.
+    pub(crate) fn slab_parts(&self) -> Option<(usize, usize)> {
+        let half = |at: usize| {
+            let bytes = self.fingerprint.tag[at..at + 4].try_into().ok()?;
+            Some(u32::from_le_bytes(bytes) as usize)
+        };
+        (self.kind == Kind::Slab)
+            .then(|| Some((half(8)?, half(12)?)))
+            .flatten()
+            .filter(|(cell_len, cells)| *cell_len <= 1 << 16 && *cells <= 1 << 20)
+    }
+
+    /// Bytes of all elements.
+    ///
+    /// # Errors
+    ///
+    /// `OutOfMemory` if no machine can have so many.
+    pub(crate) fn data_len(&self) -> Result<usize> {
+        self.size
+            .checked_mul(self.count)
+            .and_then(|len| usize::try_from(len).ok())
+            .filter(|len| *len <= isize::MAX as usize - 2 * MAX_ALIGN)
+            .ok_or_else(|| {
+                Error::new(
+                    ErrorKind::OutOfMemory,
+                    format!("cannot share {self}: it is larger than the address space"),
+                )
+            })
+    }
+
+    fn data_at(&self) -> usize {
+        HEADER_LEN.next_multiple_of((self.align as usize).max(1))
+    }
+
+    /// Length of a segment that holds just this.
+    pub(crate) fn total(&self) -> Result<usize> {
+        Ok(self.data_at() + self.data_len()?)
+    }
+
+    /// Whether this is what `found` says it is. A count is compared only where `self` is a single value.
+    pub(crate) fn admit(&self, object: &str, found: &Shape) -> Result<()> {
+        let fits = self.kind == found.kind
+            && self.fingerprint == found.fingerprint
+            && self.size == found.size
+            && self.align == found.align
+            && self.lock == found.lock
+            && (self.kind != Kind::Value || found.count == 1);
+        if fits {
+            Ok(())
+        } else {
+            Err(Error::type_mismatch(
+                object,
+                self.to_string(),
+                found.to_string(),
+            ))
+        }
+    }
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ", self.kind)?;
+        if self.kind != Kind::Value {
+            write!(f, "{} ", self.count)?;
+        }
+        write!(f, "{}", self.fingerprint)?;
+        if self.fingerprint.tag[0] == b'V' {
+            write!(f, " (aligned to {})", self.align)?;
+        }
+        match self.lock {
+            0 | 1 => Ok(()),
+            2 => f.write_str(" under raw_sync's mutex"),
+            3 => f.write_str(" under raw_sync's rwlock"),
+            other => write!(f, " under lock {other}"),
+        }
+    }
+}
+
+/// The name of a segment among all of this machine: 128 random bits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct SegmentId([u8; 16]);
+
+impl SegmentId {
+    pub(crate) fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    pub(crate) fn to_bytes(self) -> [u8; 16] {
+        self.0
+    }
+}
+
+impl fmt::Debug for SegmentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", u128::from_be_bytes(self.0))
+    }
+}
+
+/// Pid and start time of the process that made a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Creator {
+    pub(crate) pid: u32,
+    pub(crate) started: u64,
+}
+
+/// Poisoned, frozen, kept: see the table at the head of this file.
+#[derive(Debug)]
+#[repr(transparent)]
+pub(crate) struct Flags(AtomicU32);
+
+// SAFETY: one atomic word.
+unsafe impl Shared for Flags {}
+
+const POISONED: u32 = 1;
+const FROZEN: u32 = 2;
+const KEPT: u32 = 4;
+
+impl Flags {
+    /// Neither poisoned nor frozen: what every `lock` asks. One load.
+    #[inline]
+    pub(crate) fn nothing_special(&self) -> bool {
+        // ORDERING: Relaxed. Both bits are written under the lock that the caller holds, which orders them.
+        self.0.load(Ordering::Relaxed) & (POISONED | FROZEN) == 0
+    }
+
+    pub(crate) fn is_poisoned(&self) -> bool {
+        // ORDERING: Relaxed, as in `nothing_special`.
+        self.0.load(Ordering::Relaxed) & POISONED != 0
+    }
+
+    pub(crate) fn poison(&self) {
+        // ORDERING: Relaxed; written and read under the lock. A read-modify-write, since `keep` needs no lock.
+        self.0.fetch_or(POISONED, Ordering::Relaxed);
+    }
+
+    pub(crate) fn heal(&self) {
+        // ORDERING: Relaxed, as in `poison`.
+        self.0.fetch_and(!POISONED, Ordering::Relaxed);
+    }
+
+    pub(crate) fn freeze(&self) {
+        // ORDERING: Release pairs with the Acquire in `is_frozen`: who sees the bit without the lock sees the last data, too.
+        self.0.fetch_or(FROZEN, Ordering::Release);
+    }
+
+    pub(crate) fn is_frozen(&self) -> bool {
+        // ORDERING: Acquire pairs with the Release in `freeze`.
+        self.0.load(Ordering::Acquire) & FROZEN != 0
+    }
+
+    /// The name outlives its creator.
+    pub(crate) fn keep(&self) {
+        // ORDERING: Relaxed; nothing else is read on the strength of this bit.
+        self.0.fetch_or(KEPT, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_kept(&self) -> bool {
+        // ORDERING: Relaxed, as in `keep`.
+        self.0.load(Ordering::Relaxed) & KEPT != 0
+    }
+
+    /// Back to none, by who has the object to itself.
+    pub(crate) fn reset(&self) {
+        // ORDERING: Relaxed; the object is published afterwards by the state word or the slab's generation.
+        self.0.store(0, Ordering::Relaxed);
+    }
+}
+
+/// A lock, what kind of lock it is, and the flags beside it on the same cache line.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub(crate) struct LockArea {
+    lock: [AtomicU64; 7],
+    code: AtomicU32,
+    pub(crate) flags: Flags,
+}
+
+// SAFETY: atomics only, every bit pattern valid, nothing to drop. The lock's own words are touched by libc, which holds them as atomics.
+unsafe impl Shared for LockArea {}
+
+/// The header as it lies in memory.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub(crate) struct Header {
+    magic: AtomicU64,
+    format: AtomicU32,
+    kind: AtomicU32,
+    hash: AtomicU64,
+    tag: [AtomicU64; 2],
+    size: AtomicU64,
+    align: AtomicU64,
+    count: AtomicU64,
+    data_at: AtomicU64,
+    total: AtomicU64,
+    id: [AtomicU64; 2],
+    creator_pid: AtomicU64,
+    creator_started: AtomicU64,
+    state: AtomicU32,
+    unused: [AtomicU32; 3],
+    pub(crate) lock: LockArea,
+    spare: [AtomicU64; 8],
+}
+
+// SAFETY: atomics and structs of them, every bit pattern valid, nothing to drop.
+unsafe impl Shared for Header {}
+
+const _: () = {
+    use std::mem::offset_of;
+    assert!(size_of::<LockArea>() == 64 && offset_of!(LockArea, code) == 56);
+    assert!(offset_of!(LockArea, flags) == 60);
+    assert!(offset_of!(Header, hash) == 16 && offset_of!(Header, tag) == 24);
+    assert!(offset_of!(Header, size) == 40 && offset_of!(Header, data_at) == 64);
+    assert!(offset_of!(Header, id) == 80 && offset_of!(Header, creator_pid) == 96);
+    assert!(offset_of!(Header, state) == 112 && offset_of!(Header, lock) == 128);
+    assert!(size_of::<Header>() == 256);
+};
+
+impl Header {
+    /// First step of a creator: who makes this. After it, an opener knows whether to wait.
+    pub(crate) fn announce(&self, creator: Creator) {
+        // ORDERING: Relaxed; the Release below publishes both.
+        self.creator_pid
+            .store(u64::from(creator.pid), Ordering::Relaxed);
+        self.creator_started
+            .store(creator.started, Ordering::Relaxed);
+        // ORDERING: Release: seen together with the creator's identity by whoever copies the header with the state first.
+        self.state.store(BORN, Ordering::Release);
+    }
+
+    /// Writes what the segment holds. Not yet visible.
+    pub(crate) fn describe(&self, shape: &Shape, total: usize) {
+        let tag = shape.fingerprint.words();
+        // ORDERING: all Relaxed; `publish` makes them visible.
+        self.magic.store(MAGIC, Ordering::Relaxed);
+        self.format.store(FORMAT, Ordering::Relaxed);
+        self.kind.store(shape.kind as u32, Ordering::Relaxed);
+        self.hash.store(shape.fingerprint.hash, Ordering::Relaxed);
+        self.tag[0].store(tag[0], Ordering::Relaxed);
+        self.tag[1].store(tag[1], Ordering::Relaxed);
+        self.size.store(shape.size, Ordering::Relaxed);
+        self.align.store(shape.align, Ordering::Relaxed);
+        self.count.store(shape.count, Ordering::Relaxed);
+        self.data_at
+            .store(shape.data_at() as u64, Ordering::Relaxed);
+        self.total.store(total as u64, Ordering::Relaxed);
+        self.lock.code.store(shape.lock, Ordering::Relaxed);
+    }
+
+    /// Last step of a creator: the segment is whole.
+    pub(crate) fn publish(&self) {
+        // ORDERING: Release, last of all stores. Openers read the file by `pread`, whose copy of this word comes with all that was
+        // stored before it, and wait until it says ready before they believe anything else.
+        self.state.store(READY, Ordering::Release);
+    }
+
+    /// The id that lies in this very mapping.
+    pub(crate) fn id(&self) -> SegmentId {
+        let mut bytes = [0; 16];
+        // ORDERING: Relaxed; an id never changes after `announce`.
+        bytes[..8].copy_from_slice(&self.id[0].load(Ordering::Relaxed).to_le_bytes());
+        bytes[8..].copy_from_slice(&self.id[1].load(Ordering::Relaxed).to_le_bytes());
+        SegmentId(bytes)
+    }
+
+    pub(crate) fn set_id(&self, id: SegmentId) {
+        let (low, high) = id.0.split_at(8);
+        // ORDERING: Relaxed; published by `announce` or `publish`.
+        self.id[0].store(word(low), Ordering::Relaxed);
+        self.id[1].store(word(high), Ordering::Relaxed);
+    }
+}
+
+fn word(bytes: &[u8]) -> u64 {
+    u64::from_le_bytes(bytes[..8].try_into().unwrap_or_default())
+}
+
+/// The head of a cell of a slab: lock area, then what the cell holds. It is written by the creator before the cell's handle goes out, and
+/// stays until the cell is handed out again.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub(crate) struct CellHead {
+    pub(crate) lock: LockArea,
+    generation: AtomicU32,
+    /// Kind in the lowest byte, then the power of the alignment, then 16 bits of count.
+    packed: AtomicU32,
+    hash: AtomicU64,
+    tag: [AtomicU64; 2],
+    /// Element size.
+    size: AtomicU64,
+}
+
+// SAFETY: atomics and structs of them, every bit pattern valid, nothing to drop.
+unsafe impl Shared for CellHead {}
+
+/// First byte of a cell that data may use.
+pub(crate) const CELL_DATA_AT: usize = std::mem::offset_of!(CellHead, size) + 8;
+const _: () = assert!(CELL_DATA_AT == 104);
+
+impl CellHead {
+    pub(crate) fn describe(&self, shape: &Shape, generation: u32) {
+        let tag = shape.fingerprint.words();
+        let packed =
+            shape.kind as u32 | shape.align.trailing_zeros() << 8 | (shape.count as u32) << 16;
+        // ORDERING: all Relaxed; the handle travels by a channel that orders it (a socket, a ring).
+        self.generation.store(generation, Ordering::Relaxed);
+        self.packed.store(packed, Ordering::Relaxed);
+        self.hash.store(shape.fingerprint.hash, Ordering::Relaxed);
+        self.tag[0].store(tag[0], Ordering::Relaxed);
+        self.tag[1].store(tag[1], Ordering::Relaxed);
+        self.size.store(shape.size, Ordering::Relaxed);
+        self.lock.code.store(shape.lock, Ordering::Relaxed);
+    }
+
+    /// What the cell holds, if it is of that generation and makes sense.
+    pub(crate) fn shape(&self, generation: u32) -> Option<Shape> {
+        // ORDERING: Relaxed throughout, as in `describe`.
+        let packed = self.packed.load(Ordering::Relaxed);
+        let mut tag = [0; 16];
+        tag[..8].copy_from_slice(&self.tag[0].load(Ordering::Relaxed).to_le_bytes());
+        tag[8..].copy_from_slice(&self.tag[1].load(Ordering::Relaxed).to_le_bytes());
+        let shape = Shape {
+            kind: Kind::from_code(packed & 0xff)?,
+            fingerprint: Fingerprint {
+                hash: self.hash.load(Ordering::Relaxed),
+                tag,
+            },
+            size: self.size.load(Ordering::Relaxed),
+            align: 1_u64.checked_shl(packed >> 8 & 0xff)?,
+            count: u64::from(packed >> 16),
+            lock: self.lock.code.load(Ordering::Relaxed),
+        };
+        let same = self.generation.load(Ordering::Relaxed) == generation;
+        (same && shape.size > 0 && shape.align <= MAX_ALIGN as u64).then_some(shape)
+    }
+}
+
+/// How far the creator of a segment has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// All zero but perhaps the id: not even its creator is known.
+    Unborn,
+    Born(Creator),
+    Ready,
+    /// Not of this crate.
+    Foreign,
+}
+
+/// A private copy of a header's bytes.
+#[derive(Clone, Debug)]
+pub(crate) struct Parsed {
+    bytes: [u8; HEADER_LEN],
+}
+
+impl Parsed {
+    pub(crate) fn new(bytes: [u8; HEADER_LEN]) -> Self {
+        Self { bytes }
+    }
+
+    fn u64(&self, at: usize) -> u64 {
+        word(&self.bytes[at..])
+    }
+
+    fn u32(&self, at: usize) -> u32 {
+        self.u64(at) as u32
+    }
+
+    pub(crate) fn stage(&self) -> Stage {
+        let creator = Creator {
+            pid: self.u32(96),
+            started: self.u64(104),
+        };
+        let (magic, state) = (self.u64(0), self.u32(112));
+        match state {
+            READY if magic == MAGIC => Stage::Ready,
+            BORN if magic == 0 || magic == MAGIC => Stage::Born(creator),
+            0 if self.bytes[..ID_AT].iter().all(|byte| *byte == 0) => Stage::Unborn,
+            _ => Stage::Foreign,
+        }
+    }
+
+    pub(crate) fn id(&self) -> SegmentId {
+        let mut id = [0; 16];
+        id.copy_from_slice(&self.bytes[ID_AT..ID_AT + 16]);
+        SegmentId(id)
+    }
+
+    pub(crate) fn creator(&self) -> Creator {
+        Creator {
+            pid: self.u32(96),
+            started: self.u64(104),
+        }
+    }
+
+    pub(crate) fn is_kept(&self) -> bool {
+        self.u32(LOCK_AT + 60) & KEPT != 0
+    }
+
+    /// What the segment holds, where, and how long it is, all checked against `file_len`.
+    pub(crate) fn contents(&self, object: &str, file_len: u64) -> Result<Contents> {
+        let bad = |what: String| {
+            Error::new(
+                ErrorKind::BadSegment,
+                format!("cannot open {object}: {what}; remove it, or write it anew"),
+            )
+        };
+        if self.stage() != Stage::Ready {
+            return Err(bad(
+                "it does not begin with the header of a whole segment".to_owned()
+            ));
+        }
+        if self.u32(8) != FORMAT {
+            return Err(Error::new(
+                ErrorKind::BadSegment,
+                format!(
+                    "cannot open {object}: format {} found, this build reads {FORMAT}; use the same version of the crate in both programs",
+                    self.u32(8)
+                ),
+            ));
+        }
+        let kind = Kind::from_code(self.u32(12))
+            .ok_or_else(|| bad(format!("it is of unknown kind {}", self.u32(12))))?;
+        let mut tag = [0; 16];
+        tag.copy_from_slice(&self.bytes[24..40]);
+        let shape = Shape {
+            kind,
+            fingerprint: Fingerprint {
+                hash: self.u64(16),
+                tag,
+            },
+            size: self.u64(40),
+            align: self.u64(48),
+            count: self.u64(56),
+            lock: self.u32(LOCK_AT + 56),
+        };
+        let (data_at, total) = (self.u64(64), self.u64(72));
+        let data_len = shape.size.checked_mul(shape.count);
+        let fits = data_len
+            .and_then(|len| len.checked_add(data_at))
+            .is_some_and(|end| end <= total);
+        let sound = shape.size > 0
+            && shape.align.is_power_of_two()
+            && shape.align <= MAX_ALIGN as u64
+            && data_at >= HEADER_LEN as u64
+            && data_at.is_multiple_of(shape.align)
+            && fits
+            && total <= file_len
+            && isize::try_from(total).is_ok();
+        if !sound {
+            return Err(bad(format!(
+                "its header says {shape}, {} bytes each, from byte {data_at} of {total}, and the file has {file_len} bytes",
+                shape.size
+            )));
+        }
+        Ok(Contents {
+            shape,
+            data_at: data_at as usize,
+            total: total as usize,
+        })
+    }
+}
+
+/// What a header says, checked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Contents {
+    pub(crate) shape: Shape,
+    pub(crate) data_at: usize,
+    pub(crate) total: usize,
+}
+
+impl Contents {
+    /// Of a new segment for `shape`, `total` bytes long in all.
+    pub(crate) fn new(shape: Shape, total: usize) -> Self {
+        Self {
+            shape,
+            data_at: shape.data_at(),
+            total,
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "layout_tests.rs"]
+mod tests;

@@ -1,0 +1,491 @@
+//! Slabs: many small anonymous objects in one memory file, each in a cell with its own lock.
+//!
+//! ```text
+//! header (256) | lanes (whole pages) | cells, all of one size
+//! cell: lock area (64) | generation, kind and count (8) | fingerprint (24) | data, from byte 96 on, or later if its alignment wants that
+//! ```
+//!
+//! Only the process that made a slab hands out its cells. Who holds which cell, why no held cell is ever handed out, and what happens if
+//! anybody is killed anywhere, is told in `mem/lanes`. What is here is local: one [`Cell`] per cell and process, shared by all handles;
+//! its drop clears the bit. A forked child inherits cells that are not its own, and clears nothing.
+
+use std::fmt;
+use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use super::anonymous;
+use super::{Segment, registry};
+use crate::error::{Error, ErrorKind, Result};
+use crate::mem::lanes::{self, LANES, Lanes, Name};
+use crate::mem::layout::{CELL_DATA_AT, CellHead, HEADER_LEN, Shape};
+use crate::mem::place::{OutOfRegion, Placed};
+use crate::mem::spot::{Fresh, Spot};
+use crate::sys::process::Identity;
+use crate::sys::{fork, memfd};
+
+/// Sizes of cells; an object that needs more has a segment of its own.
+const CLASSES: [usize; 5] = [128, 256, 512, 1024, 2048];
+/// A process that shares one number reserves 64 KiB, not megabytes; one that shares a million soon has slabs of 2 MiB.
+const FIRST_CELLS: usize = 512;
+const MOST_BYTES: usize = 2 << 20;
+
+/// The smallest class that holds `shape`, if there is one.
+fn class_of(shape: &Shape) -> Option<usize> {
+    let data_at = CELL_DATA_AT.next_multiple_of(shape.align as usize);
+    let len = data_at.checked_add(shape.data_len().ok()?)?;
+    let fits = shape.align <= CLASSES[0] as u64;
+    fits.then(|| CLASSES.iter().position(|class| len <= *class))?
+}
+
+/// One memory file of equal cells, as this process uses it.
+pub(crate) struct Slab {
+    segment: Arc<Segment>,
+    lanes: Lanes,
+    lane: usize,
+    me: Name,
+    cell_len: usize,
+    cells_at: usize,
+    cells: usize,
+    born: u64,
+    local: Mutex<Local>,
+}
+
+/// What this process knows of a slab's cells.
+#[derive(Default)]
+struct Local {
+    /// By number, grown as needed; dead for those without a handle here.
+    held: Vec<Weak<Cell>>,
+    /// In the creating process: cells that may be free.
+    free: Vec<u32>,
+    /// One bit for each cell in `free`, so that none is in it twice.
+    listed: Vec<u64>,
+}
+
+impl Local {
+    fn list(&mut self, cell: u32) {
+        let (word, bit) = (cell as usize / 64, 1 << (cell % 64));
+        if self.listed.len() <= word {
+            self.listed.resize(word + 1, 0);
+        }
+        if self.listed[word] & bit == 0 {
+            self.listed[word] |= bit;
+            self.free.push(cell);
+        }
+    }
+
+    fn unlist(&mut self) -> Option<u32> {
+        let cell = self.free.pop()?;
+        self.listed[cell as usize / 64] &= !(1 << (cell % 64));
+        Some(cell)
+    }
+
+    fn set(&mut self, cell: &Arc<Cell>) {
+        let at = cell.number as usize;
+        if self.held.len() <= at {
+            self.held.resize_with(at + 1, Weak::new);
+        }
+        self.held[at] = Arc::downgrade(cell);
+    }
+}
+
+/// This process's hold of one cell.
+pub(crate) struct Cell {
+    slab: Arc<Slab>,
+    number: u32,
+    generation: u32,
+    shape: Shape,
+}
+
+fn own_name() -> Result<Name> {
+    let own = Identity::own();
+    Name::new(own.pid, own.started).ok_or_else(|| {
+        Error::new(
+            ErrorKind::Os,
+            format!("cannot share small values: the start time of process {} cannot be read; is /proc mounted?", own.pid),
+        )
+    })
+}
+
+fn is_alive(name: Name) -> bool {
+    Identity {
+        pid: name.pid(),
+        started: name.started(),
+    }
+    .is_alive()
+}
+
+fn outside(error: OutOfRegion) -> Error {
+    Error::new(ErrorKind::BadSegment, format!("cannot use a slab: {error}"))
+}
+
+impl Slab {
+    fn create(cell_len: usize, cells: usize) -> Result<Arc<Self>> {
+        let lanes_len = lanes::len_for(cells);
+        let shape = Shape::slab(cell_len, cells, lanes_len);
+        let (lanes_at, cells_at) = places(lanes_len);
+        let me = own_name()?;
+        let busy = [
+            (0, (lanes_at + lanes::busy_len_for(cells)) as u64),
+            (cells_at as u64, (cells * cell_len) as u64),
+        ];
+        let segment = anonymous::create_raw(shape, &busy, |region| {
+            let lanes = Lanes::place(region, lanes_at, cells).map_err(outside)?;
+            // the first of all lanes, free by construction
+            lanes.claim(me, |_| true);
+            Ok(())
+        })?;
+        let lanes = Lanes::place(segment.region(), lanes_at, cells).map_err(outside)?;
+        let mut local = Local::default();
+        (0..cells as u32).rev().for_each(|cell| local.list(cell));
+        let slab = Arc::new(Self {
+            segment,
+            lanes,
+            lane: 0,
+            me,
+            cell_len,
+            cells_at,
+            cells,
+            born: fork::generation(),
+            local: Mutex::new(local),
+        });
+        registry::add_slab(&slab);
+        Ok(slab)
+    }
+
+    /// Takes part in a slab that came from another process.
+    ///
+    /// # Errors
+    ///
+    /// `BadSegment` if it is no slab; `OutOfMemory` if 256 processes use it already.
+    pub(crate) fn attach(segment: Arc<Segment>) -> Result<Arc<Self>> {
+        let bad = |what: &str| {
+            Error::new(
+                ErrorKind::BadSegment,
+                format!("cannot use {:?}: {what}", segment.id()),
+            )
+        };
+        let shape = *segment.shape();
+        let (cell_len, cells) = shape
+            .slab_parts()
+            .filter(|(len, cells)| CLASSES.contains(len) && cells.is_multiple_of(64) && *cells > 0)
+            .ok_or_else(|| bad("it is not a slab"))?;
+        let lanes_len = lanes::len_for(cells);
+        let (lanes_at, cells_at) = places(lanes_len);
+        if cells_at + cells * cell_len > segment.region().len() {
+            return Err(bad("its cells do not fit into it"));
+        }
+        let lanes = Lanes::place(segment.region(), lanes_at, cells).map_err(outside)?;
+        let me = own_name()?;
+        let lane = lanes.claim(me, is_alive).ok_or_else(|| {
+            Error::new(
+                ErrorKind::OutOfMemory,
+                format!("cannot use a small shared value: {LANES} processes hold values of this kind from one process already"),
+            )
+        })?;
+        let (bits_at, bits_len) = lanes.bits_of(lane);
+        let reserved = memfd::reserve(
+            segment.as_fd(),
+            (lanes_at + bits_at) as u64,
+            bits_len as u64,
+        );
+        if let Err(error) = reserved {
+            lanes.release(lane, me);
+            return Err(Error::os("cannot reserve memory for a slab", error));
+        }
+        fork::watch();
+        Ok(Arc::new(Self {
+            segment,
+            lanes,
+            lane,
+            me,
+            cell_len,
+            cells_at,
+            cells,
+            born: fork::generation(),
+            local: Mutex::default(),
+        }))
+    }
+
+    pub(crate) fn segment(&self) -> &Arc<Segment> {
+        &self.segment
+    }
+
+    fn local(&self) -> MutexGuard<'_, Local> {
+        self.local.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn offset(&self, number: u32) -> usize {
+        self.cells_at + number as usize * self.cell_len
+    }
+
+    fn head(&self, number: u32) -> Result<Placed<CellHead>> {
+        self.segment
+            .region()
+            .at(self.offset(number))
+            .map_err(outside)
+    }
+
+    /// A free cell, ready for `init`; `None` if none is known.
+    fn allocate(self: &Arc<Self>, shape: Shape) -> Result<Option<Arc<Cell>>> {
+        let mut local = self.local();
+        let (number, generation) = loop {
+            let Some(number) = local.unlist() else {
+                return Ok(None);
+            };
+            if let Some(generation) = self.lanes.try_renew(number) {
+                break (number, generation);
+            }
+        };
+        self.lanes.hold(self.lane, number);
+        let cell = Arc::new(Cell {
+            slab: Arc::clone(self),
+            number,
+            generation,
+            shape,
+        });
+        local.set(&cell);
+        drop(local);
+        self.head(number)?.describe(&shape, generation);
+        Ok(Some(cell))
+    }
+
+    /// Lists the cells that nobody holds any more, those of dead processes among them. Returns how many are listed.
+    fn sweep(&self) -> usize {
+        let mut local = self.local();
+        self.lanes.clean(self.me, is_alive);
+        self.lanes.sweep(|cell| local.list(cell));
+        local.free.len()
+    }
+
+    /// The hold of a cell that a handle names.
+    ///
+    /// # Errors
+    ///
+    /// `Gone` if its last holder let go of it before.
+    pub(crate) fn hold(self: &Arc<Self>, number: u32, generation: u32) -> Result<Arc<Cell>> {
+        let gone = || {
+            Error::new(
+                ErrorKind::Gone,
+                "cannot use a handle that arrived: its last holder dropped it, or died, before it was attached here; keep a handle until the receiver has it",
+            )
+        };
+        if number as usize >= self.cells {
+            return Err(Error::new(
+                ErrorKind::BadSegment,
+                format!("a handle names cell {number} of {}", self.cells),
+            ));
+        }
+        let mut local = self.local();
+        if let Some(cell) = local.held.get(number as usize).and_then(Weak::upgrade) {
+            // under the lock no Arc of a cell may be dropped last: its drop takes the lock
+            drop(local);
+            return if cell.generation == generation {
+                Ok(cell)
+            } else {
+                Err(gone())
+            };
+        }
+        if !self.lanes.attach(self.lane, number, generation) {
+            return Err(gone());
+        }
+        let head = self.head(number)?;
+        let shape = head
+            .shape(generation)
+            .filter(|shape| class_of(shape).is_some_and(|class| CLASSES[class] <= self.cell_len));
+        let Some(shape) = shape else {
+            self.lanes.let_go(self.lane, number);
+            return Err(Error::new(
+                ErrorKind::BadSegment,
+                "a handle names a cell whose head makes no sense",
+            ));
+        };
+        let cell = Arc::new(Cell {
+            slab: Arc::clone(self),
+            number,
+            generation,
+            shape,
+        });
+        local.set(&cell);
+        Ok(cell)
+    }
+}
+
+/// Where lanes and cells begin.
+fn places(lanes_len: usize) -> (usize, usize) {
+    (HEADER_LEN, HEADER_LEN + lanes_len)
+}
+
+impl Drop for Slab {
+    fn drop(&mut self) {
+        if self.born == fork::generation() {
+            // no cell is left: each would keep the slab
+            self.lanes.release(self.lane, self.me);
+        }
+    }
+}
+
+impl fmt::Debug for Slab {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Slab")
+            .field("id", &self.segment.id())
+            .field("cells", &self.cells)
+            .field("cell_len", &self.cell_len)
+            .field("lane", &self.lane)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Cell {
+    pub(crate) fn segment(&self) -> &Arc<Segment> {
+        &self.slab.segment
+    }
+
+    pub(crate) fn number(&self) -> u32 {
+        self.number
+    }
+
+    pub(crate) fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    /// The object in the cell.
+    pub(crate) fn spot(&self) -> Result<Spot> {
+        let at = self.slab.offset(self.number);
+        let data_at = at + CELL_DATA_AT.next_multiple_of(self.shape.align as usize);
+        let object = "a small anonymous segment".to_owned();
+        // SAFETY: 1. a cell's data lies under the lock area at its start. 2. the shape was given by this process, or read once and
+        // checked against the size of the cell. 3. slabs are mapped writable.
+        unsafe {
+            Spot::new(
+                self.slab.segment.region(),
+                at,
+                data_at,
+                self.shape,
+                true,
+                object,
+            )
+        }
+    }
+}
+
+impl Drop for Cell {
+    fn drop(&mut self) {
+        if self.slab.born != fork::generation() {
+            return;
+        }
+        let mut local = self.slab.local();
+        let entry = &local.held[self.number as usize];
+        // A handle may have arrived between our last drop and this lock; then the bit is that one's.
+        if !std::ptr::eq(entry.as_ptr(), self) {
+            return;
+        }
+        local.held[self.number as usize] = Weak::new();
+        self.slab.lanes.let_go(self.slab.lane, self.number);
+        if self.slab.is_ours() {
+            local.list(self.number);
+        }
+    }
+}
+
+impl Slab {
+    /// Whether this process hands out the cells.
+    fn is_ours(&self) -> bool {
+        self.lane == 0 && self.segment.is_created()
+    }
+}
+
+impl fmt::Debug for Cell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cell")
+            .field("number", &self.number)
+            .field("generation", &self.generation)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The slabs of one class that this process made.
+struct Class {
+    generation: u64,
+    slabs: Vec<Arc<Slab>>,
+    /// The slab that cells were last taken from.
+    current: usize,
+}
+
+static MADE: [Mutex<Class>; CLASSES.len()] = [const {
+    Mutex::new(Class {
+        generation: 0,
+        slabs: Vec::new(),
+        current: 0,
+    })
+}; CLASSES.len()];
+
+/// Puts a small object into a cell; `None` if it is too large for any. Costs some hundred nanoseconds, and now and then a sweep or a new
+/// slab.
+///
+/// # Errors
+///
+/// `OutOfMemory`, or that of `init`.
+pub(crate) fn create(shape: Shape, init: super::Init<'_>) -> Result<Option<Arc<Cell>>> {
+    let Some(index) = class_of(&shape) else {
+        return Ok(None);
+    };
+    let cell = MADE[index]
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .allocate(CLASSES[index], shape)?;
+    let spot = cell.spot()?;
+    spot.flags().reset();
+    // SAFETY: the cell was just handed out, and no handle of its generation exists yet.
+    let fresh = unsafe { Fresh::new(spot) };
+    fresh.clear()?;
+    init(&fresh)?;
+    Ok(Some(cell))
+}
+
+impl Class {
+    fn allocate(&mut self, cell_len: usize, shape: Shape) -> Result<Arc<Cell>> {
+        if self.generation != fork::generation() {
+            fork::watch();
+            // inherited slabs are the parent's; their memory goes when nothing here uses it
+            self.slabs.clear();
+            self.generation = fork::generation();
+        }
+        if let Some(slab) = self.slabs.get(self.current)
+            && let Some(cell) = slab.allocate(shape)?
+        {
+            return Ok(cell);
+        }
+        for (index, slab) in self.slabs.iter().enumerate() {
+            if let Some(cell) = slab.allocate(shape)? {
+                self.current = index;
+                return Ok(cell);
+            }
+        }
+        let listed: usize = self.slabs.iter().map(|slab| slab.sweep()).sum();
+        let all: usize = self.slabs.iter().map(|slab| slab.cells).sum();
+        // few found: a new slab now, rather than a sweep again soon
+        if listed * 4 < all || all == 0 {
+            let most = MOST_BYTES / cell_len;
+            let cells = self
+                .slabs
+                .last()
+                .map_or(FIRST_CELLS, |slab| slab.cells * 2)
+                .min(most);
+            self.slabs.push(Slab::create(cell_len, cells)?);
+            self.current = self.slabs.len() - 1;
+        } else {
+            self.current = 0;
+        }
+        for (index, slab) in self.slabs.iter().enumerate().rev() {
+            if let Some(cell) = slab.allocate(shape)? {
+                self.current = index;
+                return Ok(cell);
+            }
+        }
+        // all that the sweep found was attached again meanwhile
+        let slab = Slab::create(cell_len, FIRST_CELLS)?;
+        let cell = slab.allocate(shape)?;
+        self.slabs.push(slab);
+        cell.ok_or_else(|| Error::new(ErrorKind::OutOfMemory, "a new slab has no free cell"))
+    }
+}

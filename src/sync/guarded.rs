@@ -1,0 +1,468 @@
+//! Data under a lock: the only place where a `&T` or `&mut T` to bytes that other processes write is made, and only while the lock is
+//! held, or after the data was frozen for good.
+//!
+//! What this rests on: the other processes keep to the lock. Who can write the segment and does not, is trusted not to change data under
+//! our guard.
+
+use std::any::Any;
+use std::fmt;
+use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use super::mutex::{RawLock, SharedLock};
+use crate::error::{Error, ErrorKind, Result};
+use crate::mem::layout::{LockArea, Shape};
+use crate::mem::place::Placed;
+use crate::mem::spot::{Fresh, Spot};
+use crate::primitive::{AtomicBool, Ordering};
+use crate::sys::clock::Wait;
+use crate::sys::fork;
+use crate::sys::pthread::Outcome;
+
+/// What locking comes to: a guard, or why it was not simply got.
+pub type LockResult<G> = Result<G, LockError<G>>;
+
+/// Why a lock was not simply got.
+///
+/// Converts into [`Error`], so that `?` works; a guard in it is dropped by that.
+#[non_exhaustive]
+pub enum LockError<G> {
+    /// A process died while it held the lock. The lock is yours now, by this guard, and the data is as that process left it: repair it and
+    /// call `recover`, or drop the guard, and the next to lock is told the same.
+    OwnerDied(G),
+    /// Another holds the lock, and the call was not to wait.
+    WouldBlock,
+    /// Another held the lock until the time given was over.
+    Timeout,
+    /// This thread holds the lock already.
+    Deadlock,
+    /// The data was frozen: it can be read only.
+    Frozen,
+    /// Anything else: a handle inherited by `fork`, a lock that was overwritten.
+    Other(Error),
+}
+
+impl<G> LockError<G> {
+    /// What kind of failure this is, as [`Error::kind`] of the error it converts into.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            LockError::OwnerDied(_) => ErrorKind::OwnerDied,
+            LockError::WouldBlock => ErrorKind::WouldBlock,
+            LockError::Timeout => ErrorKind::Timeout,
+            LockError::Deadlock => ErrorKind::Deadlock,
+            LockError::Frozen => ErrorKind::Frozen,
+            LockError::Other(error) => error.kind(),
+        }
+    }
+
+    fn text(&self) -> &'static str {
+        match self {
+            LockError::OwnerDied(_) => {
+                "cannot lock shared data as usual: a process died while it held the lock, and the data is as it left it; repair it under the guard in LockError::OwnerDied and call recover()"
+            }
+            LockError::WouldBlock => {
+                "cannot lock shared data: another holds the lock; use lock() to wait for it"
+            }
+            LockError::Timeout => {
+                "cannot lock shared data: another held the lock until the time given was over"
+            }
+            LockError::Deadlock => {
+                "cannot lock shared data: this thread holds the lock already; drop the first guard, or go on with it"
+            }
+            LockError::Frozen => {
+                "cannot lock shared data: it was frozen for good; read it by get, to_vec or as a FrozenArray"
+            }
+            LockError::Other(_) => "cannot lock shared data",
+        }
+    }
+}
+
+impl<G> From<LockError<G>> for Error {
+    fn from(error: LockError<G>) -> Self {
+        match error {
+            LockError::Other(error) => error,
+            error => Error::new(error.kind(), error.text()),
+        }
+    }
+}
+
+impl<G> fmt::Display for LockError<G> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LockError::Other(error) => error.fmt(f),
+            error => f.write_str(error.text()),
+        }
+    }
+}
+
+impl<G> fmt::Debug for LockError<G> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {self}", self.kind())
+    }
+}
+
+impl<G> std::error::Error for LockError<G> {}
+
+/// Data in shared memory and the lock over it, as this process has them mapped.
+pub(crate) struct Guarded<T: ?Sized, L> {
+    /// Alive while `keep` lives, like `data`.
+    lock: Option<L>,
+    area: Placed<LockArea>,
+    data: NonNull<T>,
+    /// Generation of the process that may use it.
+    born: u64,
+    /// Whether a guard for writing is out. Still so at drop means that it was leaked, see there.
+    out: AtomicBool,
+    /// Whoever holds the object for us: a segment, a cell.
+    keep: ManuallyDrop<Arc<dyn Any + Send + Sync>>,
+}
+
+// SAFETY: the data is reached under the lock only, so sharing this is lending a `T` to one thread at a time.
+unsafe impl<T: ?Sized + Send, L: RawLock> Send for Guarded<T, L> {}
+// SAFETY: as above.
+unsafe impl<T: ?Sized + Send, L: RawLock> Sync for Guarded<T, L> {}
+
+impl<T: ?Sized, L> Drop for Guarded<T, L> {
+    fn drop(&mut self) {
+        // ORDERING: Relaxed, as in `lock`.
+        if self.out.load(Ordering::Relaxed) {
+            // A guard was leaked (`mem::forget`): libc's list of this thread's locks still runs through the lock's words, so they stay
+            // mapped for the life of the process.
+            return;
+        }
+        // SAFETY: dropped once, here, and not used afterwards.
+        unsafe { ManuallyDrop::drop(&mut self.keep) };
+    }
+}
+
+/// Makes the lock of an object that nobody else can see yet.
+pub(crate) fn make_lock<L: RawLock>(fresh: &Fresh) -> Result<()> {
+    // SAFETY: a `Fresh` is nobody else's, and its lock has 56 zero bytes aligned to 64; the lock is not used through this result.
+    unsafe { L::create(fresh.spot().lock()) }.map(drop)
+}
+
+impl<T: bytemuck::Pod, L: RawLock> Guarded<T, L> {
+    /// The value at `spot`, which `keep` holds.
+    pub(crate) fn value(
+        spot: &Spot,
+        expected: &Shape,
+        keep: Arc<dyn Any + Send + Sync>,
+    ) -> Result<Self> {
+        Self::new(spot, spot.first(expected)?, keep)
+    }
+}
+
+impl<T: bytemuck::Pod, L: RawLock> Guarded<[T], L> {
+    /// The array at `spot`, which `keep` holds.
+    pub(crate) fn array(
+        spot: &Spot,
+        expected: &Shape,
+        keep: Arc<dyn Any + Send + Sync>,
+    ) -> Result<Self> {
+        Self::new(spot, spot.all(expected)?, keep)
+    }
+}
+
+impl<T: ?Sized, L: RawLock> Guarded<T, L> {
+    fn new(spot: &Spot, data: NonNull<T>, keep: Arc<dyn Any + Send + Sync>) -> Result<Self> {
+        let lock = if spot.is_writable() {
+            // SAFETY: 56 bytes aligned to 64, mapped while `area` below lives, and a lock of this code lies there: the caller's expected
+            // shape was compared with the spot's.
+            Some(unsafe { L::attach(spot.lock()) }?)
+        } else {
+            None
+        };
+        Ok(Self {
+            lock,
+            area: spot.area(),
+            data,
+            born: fork::generation(),
+            out: AtomicBool::new(false),
+            keep: ManuallyDrop::new(keep),
+        })
+    }
+
+    /// Locks for writing. Without contention one atomic exchange, and two loads.
+    #[inline]
+    pub(crate) fn lock(&self, wait: Wait) -> LockResult<Guard<'_, T, L>> {
+        let lock = self.usable().map_err(LockError::Other)?;
+        let died = outcome(lock.acquire(wait))?;
+        // ORDERING: Relaxed; read by the drop alone, which comes after by owning `self`.
+        self.out.store(true, Ordering::Relaxed);
+        let guard = Guard {
+            of: self,
+            here: PhantomData,
+        };
+        if died {
+            self.area.flags.poison();
+        }
+        if self.area.flags.nothing_special() {
+            return Ok(guard);
+        }
+        Err(self.special(guard))
+    }
+
+    #[cold]
+    fn special<'a>(&'a self, guard: Guard<'a, T, L>) -> LockError<Guard<'a, T, L>> {
+        if self.area.flags.is_frozen() {
+            LockError::Frozen
+        } else {
+            LockError::OwnerDied(guard)
+        }
+    }
+
+    /// Runs `read` on the data under the lock, or without, once it is frozen.
+    pub(crate) fn read_with<R>(&self, read: impl FnOnce(&T) -> R) -> Result<R> {
+        if self.area.flags.is_frozen() {
+            self.check_fork()?;
+            // SAFETY: frozen: nobody writes the data any more, and the Acquire in `is_frozen` makes the last write visible. Mapped while
+            // `keep` lives.
+            return Ok(read(unsafe { self.data.as_ref() }));
+        }
+        match self.lock(Wait::Forever) {
+            Ok(guard) => Ok(read(&guard)),
+            // frozen while we waited
+            Err(LockError::Frozen) => self.read_with(read),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Forbids writing for good, to all processes. Waits for the lock.
+    pub(crate) fn freeze(&self) -> Result<()> {
+        if self.area.flags.is_frozen() {
+            return self.check_fork();
+        }
+        match self.lock(Wait::Forever) {
+            Ok(guard) => {
+                guard.of.area.flags.freeze();
+                Ok(())
+            }
+            Err(LockError::Frozen) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Number of elements, or what else is known without the lock.
+    pub(crate) fn data(&self) -> NonNull<T> {
+        self.data
+    }
+
+    fn check_fork(&self) -> Result<()> {
+        if self.born == fork::generation() {
+            Ok(())
+        } else {
+            Err(forked())
+        }
+    }
+
+    #[inline]
+    fn usable(&self) -> Result<&L> {
+        if self.born != fork::generation() {
+            return Err(forked());
+        }
+        self.lock.as_ref().ok_or_else(read_only)
+    }
+}
+
+#[cold]
+fn forked() -> Error {
+    Error::new(
+        ErrorKind::Forked,
+        "cannot use a handle inherited by fork: only the process that made or received it may; open the segment by name in the child, or use a Pool",
+    )
+}
+
+#[cold]
+fn read_only() -> Error {
+    Error::new(
+        ErrorKind::Frozen,
+        "cannot lock shared data that is mapped read-only",
+    )
+}
+
+#[inline]
+fn outcome<G>(outcome: Outcome) -> Result<bool, LockError<G>> {
+    match outcome {
+        Outcome::Acquired => Ok(false),
+        Outcome::OwnerDied => Ok(true),
+        Outcome::WouldBlock => Err(LockError::WouldBlock),
+        Outcome::TimedOut => Err(LockError::Timeout),
+        Outcome::Deadlock => Err(LockError::Deadlock),
+        Outcome::Broken(code) => Err(LockError::Other(Error::with_source(
+            ErrorKind::Corrupted,
+            "cannot lock shared data: the words of its lock make no sense; they were overwritten",
+            std::io::Error::from_raw_os_error(code),
+        ))),
+    }
+}
+
+impl<T: ?Sized, L: SharedLock + RawLock> Guarded<T, L> {
+    /// Locks for reading, together with other readers.
+    pub(crate) fn read(&self, wait: Wait) -> LockResult<ReadGuard<'_, T, L>> {
+        let lock = self.usable().map_err(LockError::Other)?;
+        let died = outcome(lock.acquire_shared(wait))?;
+        let guard = ReadGuard {
+            of: self,
+            here: PhantomData,
+        };
+        if died || self.area.flags.is_poisoned() {
+            return Err(LockError::OwnerDied(guard));
+        }
+        Ok(guard)
+    }
+}
+
+/// Access to locked data, in shared memory itself: no copy. Unlocks when dropped.
+///
+/// A panic while it is held unlocks as well and leaves no mark: the data is the program's to keep consistent. The death of the process
+/// does leave one, see [`LockError::OwnerDied`]. `&mut` to the data is given on the understanding that other processes keep to the lock.
+#[must_use = "the lock is given back when the guard is dropped"]
+pub struct Guard<'a, T: ?Sized, L: RawLock> {
+    of: &'a Guarded<T, L>,
+    /// A lock is given back by the thread that took it.
+    here: PhantomData<*const ()>,
+}
+
+// SAFETY: a `&Guard` gives out `&T` only.
+unsafe impl<T: ?Sized + Sync, L: RawLock> Sync for Guard<'_, T, L> {}
+
+impl<T: ?Sized, L: RawLock> Guard<'_, T, L> {
+    /// Declares data that a dead process left to be right again: the next to lock is not told any more. Returns the guard, which still
+    /// holds the lock.
+    #[allow(
+        clippy::must_use_candidate,
+        clippy::return_self_not_must_use,
+        reason = "`guard.recover();` is the usual way to end the repair"
+    )]
+    pub fn recover(self) -> Self {
+        self.of.area.flags.heal();
+        self
+    }
+}
+
+impl<T: ?Sized, L: RawLock> Deref for Guard<'_, T, L> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        // SAFETY: this guard holds the lock, so nobody writes; bounds, alignment and type were checked when the spot was made, and the
+        // memory is mapped while the `Guarded` lives. Every bit pattern is a T.
+        unsafe { self.of.data.as_ref() }
+    }
+}
+
+impl<T: ?Sized, L: RawLock> DerefMut for Guard<'_, T, L> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut T {
+        let mut data = self.of.data;
+        // SAFETY: as in `deref`; the lock is exclusive and the guard is borrowed exclusively.
+        unsafe { data.as_mut() }
+    }
+}
+
+impl<T: ?Sized, L: RawLock> Drop for Guard<'_, T, L> {
+    #[inline]
+    fn drop(&mut self) {
+        // ORDERING: Relaxed, as in `lock`. Before the lock is given back, or the next owner's store could be undone.
+        self.of.out.store(false, Ordering::Relaxed);
+        give_back(self.of);
+    }
+}
+
+impl<T: ?Sized + fmt::Debug, L: RawLock> fmt::Debug for Guard<'_, T, L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+/// Access to data locked for reading. Unlocks when dropped.
+#[must_use = "the lock is given back when the guard is dropped"]
+pub struct ReadGuard<'a, T: ?Sized, L: RawLock> {
+    of: &'a Guarded<T, L>,
+    here: PhantomData<*const ()>,
+}
+
+// SAFETY: a `&ReadGuard` gives out `&T` only.
+unsafe impl<T: ?Sized + Sync, L: RawLock> Sync for ReadGuard<'_, T, L> {}
+
+impl<T: ?Sized, L: RawLock> Deref for ReadGuard<'_, T, L> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        // SAFETY: as in `Guard::deref`; the shared lock keeps writers out.
+        unsafe { self.of.data.as_ref() }
+    }
+}
+
+impl<T: ?Sized, L: RawLock> Drop for ReadGuard<'_, T, L> {
+    fn drop(&mut self) {
+        give_back(self.of);
+    }
+}
+
+impl<T: ?Sized + fmt::Debug, L: RawLock> fmt::Debug for ReadGuard<'_, T, L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+/// Unlocks for a guard.
+#[inline]
+fn give_back<T: ?Sized, L: RawLock>(of: &Guarded<T, L>) {
+    // a guard copied by fork is not the child's to give back
+    if of.born == fork::generation()
+        && let Some(lock) = &of.lock
+    {
+        // SAFETY: a guard is made when the lock was acquired, stays on its thread, and is dropped once.
+        unsafe { lock.release() };
+    }
+}
+
+/// Data that nobody writes any more.
+pub(crate) struct Frozen<T: ?Sized> {
+    data: NonNull<T>,
+    _keep: Arc<dyn Any + Send + Sync>,
+}
+
+// SAFETY: it is a `&T` with an owner.
+unsafe impl<T: ?Sized + Sync> Send for Frozen<T> {}
+// SAFETY: as above.
+unsafe impl<T: ?Sized + Sync> Sync for Frozen<T> {}
+
+impl<T: bytemuck::Pod> Frozen<[T]> {
+    /// The frozen array at `spot`, which `keep` holds.
+    ///
+    /// # Errors
+    ///
+    /// `BadSegment` if it is not frozen, `TypeMismatch`.
+    pub(crate) fn new(
+        spot: &Spot,
+        expected: &Shape,
+        keep: Arc<dyn Any + Send + Sync>,
+    ) -> Result<Self> {
+        let data = spot.all(expected)?;
+        if !spot.flags().is_frozen() {
+            return Err(Error::new(
+                ErrorKind::BadSegment,
+                format!(
+                    "cannot read {} without its lock: it is not frozen",
+                    spot.object()
+                ),
+            ));
+        }
+        Ok(Self { data, _keep: keep })
+    }
+}
+
+impl<T: ?Sized> Deref for Frozen<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        // SAFETY: frozen, which `new` checked with Acquire and which is never taken back; checked for bounds, alignment and type when
+        // the spot was made; mapped while `_keep` lives.
+        unsafe { self.data.as_ref() }
+    }
+}

@@ -1,0 +1,68 @@
+//! How much memory there is, and random bytes.
+
+use std::fs;
+use std::io;
+use std::ptr::NonNull;
+
+/// Bytes this process could still have, by the kernel's estimate and the limits of its control group; `None` if neither can be read.
+/// Reads a few small files: for large requests only.
+///
+/// Without this question a request beyond the machine would not fail: the kernel reserves page after page and then kills somebody.
+pub(crate) fn available() -> Option<u64> {
+    let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
+        let field = |name: &str| -> Option<u64> {
+            let line = text.lines().find(|line| line.starts_with(name))?;
+            line.split_ascii_whitespace().nth(1)?.parse().ok()
+        };
+        let kib = field("MemAvailable:")?.saturating_add(field("SwapFree:").unwrap_or(0));
+        Some(kib.saturating_mul(1024))
+    });
+    let group = |limit: &str, used: &str| -> Option<u64> {
+        let read = |path: &str| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
+        Some(read(limit)?.saturating_sub(read(used)?))
+    };
+    [
+        machine,
+        group("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+        group(
+            "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+            "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+        ),
+    ]
+    .into_iter()
+    .flatten()
+    .min()
+}
+
+/// 128 random bits.
+pub(crate) fn random() -> io::Result<[u8; 16]> {
+    let mut bytes = [0; 16];
+    // SAFETY: 16 bytes of our own.
+    unsafe { random_into(NonNull::from(&mut bytes).cast()) }?;
+    Ok(bytes)
+}
+
+/// Has the kernel write 16 random bytes to `to`.
+///
+/// Where `to` lies in a mapping whose page cannot be had (a full `/dev/shm`), this is an error, since the kernel does the writing; a
+/// store of our own would be a SIGBUS.
+///
+/// # Safety
+///
+/// `to` is mapped, 16 bytes long, and nobody has a reference to it.
+pub(crate) unsafe fn random_into(to: NonNull<u8>) -> io::Result<()> {
+    loop {
+        // SAFETY: the caller's contract; the kernel checks the address itself.
+        let count = unsafe { libc::getrandom(to.as_ptr().cast(), 16, 0) };
+        if count == 16 {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        match error.raw_os_error() {
+            _ if count >= 0 => return Err(io::Error::from(io::ErrorKind::OutOfMemory)),
+            Some(libc::EINTR) => {}
+            Some(libc::EFAULT) => return Err(io::Error::from(io::ErrorKind::OutOfMemory)),
+            _ => return Err(error),
+        }
+    }
+}
