@@ -163,7 +163,7 @@ fn run(root: PathBuf, workers: Option<usize>) -> multiproc::Result<ExitCode> {
                 bytes += length;
             }
             Some(Ok((name, Err(why)))) => {
-                complain(&format!("{}: {why}", OsString::from_vec(name).display()))
+                complain(&format!("{}: {why}", OsString::from_vec(name).display()));
             }
             Some(Err(error)) => complain(&error.to_string()),
             None => {}

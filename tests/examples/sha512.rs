@@ -144,8 +144,8 @@ fn what_cannot_be_read_is_told_and_the_rest_is_hashed() {
     let file = folder.write("tree/locked", "3");
     let below = folder.write("tree/locked folder/file", "4");
     let inner = below.parent().unwrap();
-    fs::set_permissions(&file, Permissions::from_mode(0)).unwrap();
-    fs::set_permissions(inner, Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&file, Permissions::from_mode(0o000)).unwrap();
+    fs::set_permissions(inner, Permissions::from_mode(0o000)).unwrap();
     let tree = folder.path().join("tree");
     let found = run_unprivileged("sha512_tree", [&tree], &folder).expect(1);
     fs::set_permissions(inner, Permissions::from_mode(0o700)).unwrap();
