@@ -283,7 +283,7 @@ fn returns_result(signature: &str) -> bool {
         match c {
             '(' | '[' | '<' => depth += 1,
             '>' if previous == '-' => {
-                result = (depth == 0).then(|| &signature[at + 1..]).or(result)
+                result = (depth == 0).then(|| &signature[at + 1..]).or(result);
             }
             ')' | ']' | '>' => depth -= 1,
             _ => {}
