@@ -21,7 +21,6 @@ use crate::error::{Error, ErrorKind, Result};
 pub(crate) use crate::mem::layout::SegmentId;
 use crate::mem::layout::Shape;
 use crate::mem::spot::Spot;
-#[allow(unused_imports, reason = "for the pool")]
 pub(crate) use crate::segment::registry::{descriptor_of, forget, on_drop};
 use crate::segment::slab::{self, Cell, Slab};
 use crate::segment::{Init, Segment, anonymous, named, registry};
@@ -179,7 +178,7 @@ impl Pin {
 }
 
 /// Where descriptors of segments come from that this process has not mapped.
-pub(crate) trait Source {
+pub(crate) trait Source: Send + Sync {
     /// The descriptor of the segment's file.
     ///
     /// # Errors

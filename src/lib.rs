@@ -1,6 +1,5 @@
 //! Python's `multiprocessing` for Rust.
 #![deny(unsafe_code)]
-#![allow(dead_code, reason = "the house is being built")]
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("multiproc runs on Linux only: it is built on futexes, memfd, pidfd and /proc");

@@ -17,11 +17,6 @@ impl Flag {
         self.0.store(true, Ordering::Release);
     }
 
-    /// Raises the flag and tells whether it was raised before: exactly one caller is told no.
-    pub(crate) fn raise_once(&self) -> bool {
-        self.0.swap(true, Ordering::AcqRel)
-    }
-
     pub(crate) fn is_raised(&self) -> bool {
         self.0.load(Ordering::Acquire)
     }

@@ -611,13 +611,6 @@ impl Parsed {
         SegmentId(id)
     }
 
-    pub(crate) fn creator(&self) -> Creator {
-        Creator {
-            pid: self.u32(96),
-            started: self.u64(104),
-        }
-    }
-
     pub(crate) fn is_kept(&self) -> bool {
         self.u32(LOCK_AT + 60) & KEPT != 0
     }

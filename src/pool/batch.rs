@@ -4,8 +4,10 @@ use serde::de::DeserializeOwned;
 
 use crate::codec;
 use crate::error::{Error, ErrorKind, Result};
+use crate::handle::{self, Pin};
 use crate::pool::call::decode_panic;
 use crate::pool::memory::Bytes;
+use crate::pool::travel;
 use crate::pool::wire::{Status, entry};
 
 /// How the items `first..first + items` of a job ended.
@@ -28,7 +30,11 @@ pub(super) enum End {
 #[derive(Debug)]
 pub(super) struct Report {
     pub(super) bytes: Bytes,
+    /// Bytes of values; handles follow them.
+    pub(super) len: usize,
     pub(super) layout: Layout,
+    /// What the handles among the values stand for, held until they are taken.
+    pub(super) pins: Vec<Pin>,
     /// Process id of the worker.
     pub(super) pid: u32,
 }
@@ -104,15 +110,13 @@ impl Report {
         let whole = self.bytes.read(at, &mut head);
         let (status, len) = entry::unpack(head);
         let end = (at + entry::HEAD).checked_add(usize::try_from(len).ok()?)?;
-        (whole && end <= self.bytes.len()).then_some((status?, len as usize))
+        (whole && end <= self.len).then_some((status?, len as usize))
     }
 
     /// The result of item `index`, which lies at `at`; moves `at` to the next.
     fn take<R: DeserializeOwned + 'static>(&self, index: usize, at: &mut usize) -> Result<R> {
         match self.layout {
-            Layout::One(status) | Layout::All(status) => {
-                self.value(index, status, 0, self.bytes.len())
-            }
+            Layout::One(status) | Layout::All(status) => self.value(index, status, 0, self.len),
             Layout::Numbers => {
                 let size = codec::number_size::<R>()
                     .ok_or_else(|| undecodable(index, "bare numbers came back for another type"))?;
@@ -143,12 +147,12 @@ impl Report {
             let raw = codec::from_raw(len, |to| whole = self.bytes.read(at, to));
             let value = match raw {
                 Some(value) => value,
-                None => codec::decode(&self.copy(at, len)),
+                None => handle::decoding(travel::held(), || codec::decode(&self.copy(at, len))),
             };
             return match value {
                 Ok(value) if whole => Ok(value),
                 Ok(_) => Err(undecodable(index, "its bytes are cut short")),
-                Err(why) => Err(undecodable(index, &why)),
+                Err(why) => Err(handle::failure().unwrap_or_else(|| undecodable(index, &why))),
             };
         }
         let bytes = self.copy(at, len);

@@ -301,6 +301,11 @@ impl Board {
         )
     }
 
+    /// Wakes `worker` if it sleeps.
+    pub(super) fn wake_worker(&self, worker: usize) {
+        park::wake_one(&self.idle, worker, &self.lines[worker].park);
+    }
+
     /// Bytes of one arena.
     pub(super) fn arena_len(&self) -> usize {
         self.shape.granules as usize * GRANULE

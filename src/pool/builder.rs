@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 
 use crate::codec;
 use crate::error::{Error, ErrorKind, Result};
+use crate::handle::{self, Pin};
 use crate::pool::Pool;
 use crate::pool::board::{Board, WORKERS_MAX};
 use crate::pool::call;
@@ -17,6 +18,7 @@ use crate::pool::memory::Memory;
 use crate::pool::message::Init;
 use crate::pool::parent::Core;
 use crate::pool::recovery::{Crew, Orders};
+use crate::pool::travel;
 use crate::primitive::Counter;
 use crate::ring::slot::SLOTS_MAX;
 use crate::spawn::function::Reference;
@@ -50,7 +52,7 @@ pub struct Builder<S = ()> {
     max_tasks: Option<usize>,
     retries: u32,
     name: Option<String>,
-    init: Option<Result<(Reference, Vec<u8>)>>,
+    init: Option<Result<(Reference, Vec<u8>, Vec<Pin>)>>,
     state: PhantomData<fn() -> S>,
 }
 
@@ -116,13 +118,14 @@ impl<S> Builder<S> {
     {
         let encoded = Reference::of::<call::Init<I, T>>(make).and_then(|function| {
             let mut bytes = Vec::new();
-            codec::encode(&argument, &mut bytes).map_err(|why| {
+            let (encoded, pins) = handle::encoding(|| codec::encode(&argument, &mut bytes));
+            encoded.map_err(|why| {
                 Error::new(
                     ErrorKind::Encode,
                     format!("cannot encode the argument of the initialiser: {why}"),
                 )
             })?;
-            Ok((function, bytes))
+            Ok((function, bytes, pins))
         });
         let Self {
             workers,
@@ -173,16 +176,14 @@ impl<S> Builder<S> {
         let init = match self.init {
             None => None,
             Some(encoded) => {
-                let (function, bytes) = encoded?;
+                let (function, bytes, pins) = encoded?;
                 let placed = memory.place(&[&bytes])?;
-                Some((
-                    Init {
-                        function,
-                        granule: placed.granule(),
-                        len: bytes.len() as u64,
-                    },
-                    placed,
-                ))
+                let init = Init {
+                    function,
+                    granule: placed.granule(),
+                    len: bytes.len() as u64,
+                };
+                Some((init, placed, pins))
             }
         };
         let orders = Orders {
@@ -196,6 +197,7 @@ impl<S> Builder<S> {
             self.retries,
             Crew::new(workers, orders),
         ));
+        travel::announce_drops(&core);
         core.start_all()?;
         Ok(Pool::over(core, workers, max_tasks))
     }

@@ -16,9 +16,11 @@ use serde::de::DeserializeOwned;
 
 use crate::codec;
 use crate::error::{Error, Result, TaskPanic};
+use crate::handle::{self, Pin, Source};
 use crate::mem::arena::{GRANULE, Span, Taker};
 use crate::mem::place::Region;
 use crate::pool::board::{Arena, Board, corrupted};
+use crate::pool::travel::{FromParent, append_wires};
 use crate::pool::wire::{self, ARGUMENTS_INLINE, Outcome, Place, RESULT_INLINE, Status, entry};
 use crate::ring::line::{Line, Progress};
 use crate::ring::slot::Slot;
@@ -104,7 +106,8 @@ impl<I: Argument, S: 'static> Routine for Init<I, S> {
         if let Err(why) = call.input.read(&call.task, 0, &mut bytes) {
             return call.refuse(Status::BadArguments, &why);
         }
-        let remake: Rc<Remake> = Rc::new(move || Ok(Box::new(function(codec::decode(&bytes)?))));
+        let source = Arc::clone(&call.input.source);
+        let remake: Rc<Remake> = Rc::new(move || Ok(Box::new(function(decode(&source, &bytes)?))));
         match guarded(|| remake()) {
             Ok(Ok(state)) => call.state = Some(state),
             Ok(Err(why)) => return call.refuse(Status::BadArguments, &why),
@@ -134,11 +137,12 @@ impl Frame for Call {
 const CONTEXTS_KEPT: usize = 8;
 
 impl Call {
-    pub(super) fn new(board: &Arc<Board>, me: usize) -> Result<Self> {
+    pub(super) fn new(board: &Arc<Board>, me: usize, parent: &Arc<FromParent>) -> Result<Self> {
         Ok(Self {
             task: wire::Task::read(&Slot::default()),
             input: Input {
                 shared: board.arena(board.workers())?.data,
+                source: Arc::clone(parent) as Arc<dyn Source>,
                 inline: [0; ARGUMENTS_INLINE],
                 buffer: Vec::new(),
                 cursor: 0,
@@ -148,7 +152,9 @@ impl Call {
                 board: Arc::clone(board),
                 taker: Taker::new(),
                 me,
+                parent: Arc::clone(parent),
                 buffer: Vec::new(),
+                pins: Vec::new(),
                 outcome: None,
             },
             state: None,
@@ -217,9 +223,10 @@ impl Call {
             Some(at) => self.contexts.remove(at).1,
             None => {
                 self.forget_contexts();
+                let source = Arc::clone(&self.input.source);
                 let bytes = self.input.arena_bytes(context.granule, context.len)?;
                 let decoded =
-                    guarded(|| codec::decode::<C>(bytes)).map_err(|panic| panic.message)??;
+                    guarded(|| decode::<C>(&source, bytes)).map_err(|panic| panic.message)??;
                 Rc::new(decoded) as Rc<dyn Any>
             }
         };
@@ -244,6 +251,8 @@ impl Call {
 pub(super) struct Input {
     /// The parent's arena.
     shared: Region,
+    /// Where handles among the arguments are attached from.
+    source: Arc<dyn Source>,
     inline: [u8; ARGUMENTS_INLINE],
     buffer: Vec<u8>,
     /// Where the next of several items starts.
@@ -283,7 +292,7 @@ impl Input {
         buffer.resize(len as usize, 0);
         let value = self
             .read(task, at, &mut buffer)
-            .and_then(|()| codec::decode(&buffer));
+            .and_then(|()| decode(&self.source, &buffer));
         self.buffer = reusable(buffer);
         value
     }
@@ -326,6 +335,12 @@ impl Input {
     }
 }
 
+/// Decodes what may hold handles.
+fn decode<T: Argument>(source: &Arc<dyn Source>, bytes: &[u8]) -> Result<T, String> {
+    let value = handle::decoding(source, || codec::decode(bytes));
+    value.map_err(|why| handle::failure().map_or(why, |error| error.to_string()))
+}
+
 /// A buffer worth keeping: a huge one is given back.
 fn reusable(buffer: Vec<u8>) -> Vec<u8> {
     if buffer.capacity() <= 1 << 20 {
@@ -343,13 +358,16 @@ pub(super) struct Output {
     pub(super) me: usize,
     /// Bytes of a result that fits a record, or on their way to the arena.
     buffer: Vec<u8>,
+    parent: Arc<FromParent>,
+    /// What the handles among the results stand for.
+    pub(super) pins: Vec<Pin>,
     /// What to publish.
     outcome: Option<Outcome>,
 }
 
 impl Output {
-    /// The outcome and its inline bytes.
-    pub(super) fn take(&mut self) -> (Outcome, &[u8]) {
+    /// The outcome and its inline bytes. What its handles stand for is sent ahead.
+    pub(super) fn take(&mut self, pins: &[Pin]) -> (Outcome, &[u8]) {
         let nothing = Outcome {
             len: 0,
             status: Status::Refused,
@@ -357,7 +375,10 @@ impl Output {
             handles: false,
             place: Place::Inline,
         };
-        (self.outcome.take().unwrap_or(nothing), &self.buffer)
+        let mut outcome = self.outcome.take().unwrap_or(nothing);
+        outcome.handles = !pins.is_empty();
+        self.parent.send_ahead(pins);
+        (outcome, &self.buffer)
     }
 
     /// Why the task was refused as a whole, if it was.
@@ -413,6 +434,7 @@ impl Output {
     }
 
     fn no_memory(&mut self) {
+        self.pins.clear();
         let _ = self.put(Status::NoMemory, b"no memory for the result");
     }
 
@@ -429,15 +451,25 @@ impl Output {
         });
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.clear();
+        let mut pins = Vec::new();
         let end = guarded(|| {
             let result = function(argument().map_err(|why| (Status::BadArguments, why))?);
             // a vector of numbers goes to the arena from where it lies
-            if codec::raw(&result).is_some_and(|bytes| bytes.len() > RESULT_INLINE) {
-                return Ok(Some(result));
+            match codec::raw(&result) {
+                Some(bytes) if bytes.len() > RESULT_INLINE => return Ok(Some(result)),
+                Some(bytes) => buffer.extend_from_slice(bytes),
+                None => {
+                    let (encoded, found) = handle::encoding(|| codec::encode(&result, &mut buffer));
+                    encoded.map_err(|why| (Status::BadResult, why))?;
+                    pins = found;
+                }
             }
-            codec::encode(&result, &mut buffer).map_err(|why| (Status::BadResult, why))?;
             Ok(None)
         });
+        if matches!(end, Ok(Ok(None))) && !pins.is_empty() {
+            append_wires(&pins, &mut buffer);
+            self.pins = pins;
+        }
         let put = match end {
             Ok(Ok(Some(result))) => {
                 self.put(Status::Value, codec::raw(&result).unwrap_or_default())
@@ -503,14 +535,14 @@ fn run_many<A: Argument, R: Serialize + 'static>(
             }
         };
         if full {
-            // no memory: what is done stays done only in the sense that nobody sees it, so the whole task says so
-            let span = entries.span;
-            output.arena.table.release(span);
-            output.no_memory();
-            return Ok(());
+            return Ok(entries.give_up());
         }
     }
-    entries.finish();
+    let span = entries.span;
+    if entries.finish().is_err() {
+        output.arena.table.release(span);
+        output.no_memory();
+    }
     Ok(())
 }
 
@@ -538,6 +570,12 @@ impl<'a> Entries<'a> {
         })
     }
 
+    /// There is no memory for the results: nobody sees those that are done, and the whole task says so.
+    fn give_up(self) {
+        self.output.arena.table.release(self.span);
+        self.output.no_memory();
+    }
+
     fn report(&self, running: bool) {
         let (plain, count, granule) = (self.plain.is_some(), self.count, self.span.first);
         self.output.line().report(Progress {
@@ -563,10 +601,12 @@ impl<'a> Entries<'a> {
         }
         let mut buffer = std::mem::take(&mut self.output.buffer);
         buffer.clear();
-        let written = match codec::encode(value, &mut buffer) {
+        let (encoded, pins) = handle::encoding(|| codec::encode(value, &mut buffer));
+        let written = match encoded {
             Ok(()) => self.entry(Status::Value, &buffer),
             Err(why) => self.entry(Status::BadResult, why.as_bytes()),
         };
+        self.output.pins.extend(pins);
         self.output.buffer = reusable(buffer);
         written
     }
@@ -624,7 +664,12 @@ impl<'a> Entries<'a> {
         Ok(())
     }
 
-    fn finish(self) {
+    fn finish(mut self) -> Result<()> {
+        if !self.output.pins.is_empty() {
+            let mut wires = Vec::new();
+            append_wires(&self.output.pins, &mut wires);
+            self.append(&wires)?;
+        }
         self.output.outcome = Some(Outcome {
             len: self.used as u64,
             status: Status::Value,
@@ -632,6 +677,7 @@ impl<'a> Entries<'a> {
             handles: false,
             place: Place::Granule(self.span.first),
         });
+        Ok(())
     }
 }
 

@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 
 use crate::codec;
 use crate::error::{Error, ErrorKind, Result};
+use crate::handle::{self, Pin};
 use crate::pool::call::{OnState, Plain, With};
 use crate::pool::parent::{Context, Core, Entry, Input, InputBytes};
 use crate::pool::result::{self, Arrivals, AsyncResult, Hook, Job};
@@ -94,13 +95,14 @@ impl<'p, S> Chunked<'p, S> {
         I: IntoIterator<Item = A>,
     {
         let mut bytes = Vec::new();
-        codec::encode(context, &mut bytes).map_err(|why| {
+        let (encoded, pins) = handle::encoding(|| codec::encode(context, &mut bytes));
+        encoded.map_err(|why| {
             Error::new(
                 ErrorKind::Encode,
                 format!("cannot encode the context of map_with: {why}"),
             )
         })?;
-        let context = self.pool.core.context(&bytes)?;
+        let context = self.pool.core.context(&bytes, pins)?;
         self.submit_all(Reference::of::<With<C, A, R>>(f)?, Some(context), items)?
             .get()
     }
@@ -278,7 +280,8 @@ const SCRATCH_MAX: usize = 1 << 20;
 fn encode_by(core: &Core, write: impl FnOnce(&mut Vec<u8>) -> Result<()>) -> Result<Input> {
     let mut scratch = SCRATCH.take(); // an encoder of the user's may come here again
     scratch.clear();
-    let input = write(&mut scratch).and_then(|()| place(core, &scratch, false));
+    let (written, pins) = handle::encoding(|| write(&mut scratch));
+    let input = written.and_then(|()| place(core, &scratch, false, pins));
     if scratch.capacity() <= SCRATCH_MAX {
         SCRATCH.set(scratch);
     }
@@ -288,7 +291,7 @@ fn encode_by(core: &Core, write: impl FnOnce(&mut Vec<u8>) -> Result<()>) -> Res
 /// Encodes the argument of a single task.
 pub(super) fn encode_one<A: Travels>(core: &Core, argument: &A) -> Result<Input> {
     match codec::raw(argument) {
-        Some(bytes) => place(core, bytes, false),
+        Some(bytes) => place(core, bytes, false, Vec::new()),
         None => encode_by(core, |bytes| {
             codec::encode(argument, bytes).map_err(|why| unencodable(0, &why))
         }),
@@ -303,7 +306,12 @@ fn encode_range<A: Travels>(
     count: usize,
 ) -> Result<Input> {
     if let (Some(bytes), Some(size)) = (codec::raw(items), codec::number_size::<A>()) {
-        return place(core, &bytes[first * size..(first + count) * size], true);
+        return place(
+            core,
+            &bytes[first * size..(first + count) * size],
+            true,
+            Vec::new(),
+        );
     }
     let range = &items[first..first + count];
     if let [only] = range {
@@ -321,7 +329,7 @@ fn encode_range<A: Travels>(
     })
 }
 
-fn place(core: &Core, bytes: &[u8], plain: bool) -> Result<Input> {
+fn place(core: &Core, bytes: &[u8], plain: bool, pins: Vec<Pin>) -> Result<Input> {
     let placed = if bytes.len() <= ARGUMENTS_INLINE {
         let mut words = [0; ARGUMENTS_INLINE / 8];
         for (word, part) in words.iter_mut().zip(bytes.chunks(8)) {
@@ -337,6 +345,7 @@ fn place(core: &Core, bytes: &[u8], plain: bool) -> Result<Input> {
         len: bytes.len(),
         plain,
         bytes: placed,
+        pins: pins,
     })
 }
 

@@ -148,7 +148,7 @@ impl Drop for Collected {
         lock(&memory.held[self.worker]).remove(&self.span.first);
         memory.results[self.worker].table.release(self.span);
         if self.span.count >= NUDGE {
-            memory.board.wake(memory.board.workers());
+            memory.board.wake_worker(self.worker);
         }
     }
 }

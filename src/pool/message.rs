@@ -109,6 +109,36 @@ pub(super) enum Said {
     InitPanicked(Vec<u8>),
     /// It could not be run, for this reason.
     InitRefused(String),
+    /// A handle came whose segment is not mapped: answer with its descriptor.
+    Need([u8; 16]),
+    /// The descriptor with this belongs to a segment that a result will name.
+    Here([u8; 16]),
+}
+
+/// From parent to worker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Told {
+    /// The segment's descriptor comes with this, or it has gone.
+    Descriptor([u8; 16]),
+    /// The segment was dropped here: it need not stay mapped.
+    Forget([u8; 16]),
+}
+
+impl Told {
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        match self {
+            Told::Descriptor(id) => to_bytes(&(0_u8, id)),
+            Told::Forget(id) => to_bytes(&(1_u8, id)),
+        }
+    }
+
+    pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        Some(match bytes.first()? {
+            0 => Told::Descriptor(from_bytes(&bytes[1..])?),
+            1 => Told::Forget(from_bytes(&bytes[1..])?),
+            _ => return None,
+        })
+    }
 }
 
 impl Said {
@@ -117,6 +147,8 @@ impl Said {
             Said::Ready => to_bytes(&(0_u8, ())),
             Said::InitPanicked(panic) => to_bytes(&(1_u8, panic)),
             Said::InitRefused(why) => to_bytes(&(2_u8, why)),
+            Said::Need(id) => to_bytes(&(3_u8, id)),
+            Said::Here(id) => to_bytes(&(4_u8, id)),
         }
     }
 
@@ -125,6 +157,8 @@ impl Said {
             0 => Said::Ready,
             1 => Said::InitPanicked(from_bytes(&bytes[1..])?),
             2 => Said::InitRefused(from_bytes(&bytes[1..])?),
+            3 => Said::Need(from_bytes(&bytes[1..])?),
+            4 => Said::Here(from_bytes(&bytes[1..])?),
             _ => return None,
         })
     }

@@ -11,7 +11,7 @@
 //! | `recovery` | the workers, their deaths, their replacement |
 //! | `batch`, `memory` | results and payloads in the parent's hands |
 //! | `worker`, `call` | the other side: the loop of a worker, one task inside it |
-//! | `board`, `wire`, `message` | what the two sides share: memory, words in it, words over the socket |
+//! | `board`, `wire`, `message`, `travel` | what the two sides share: memory, words in it, words over the socket, handles on their way |
 
 #![forbid(unsafe_code)]
 
@@ -26,6 +26,7 @@ mod message;
 mod parent;
 mod recovery;
 mod result;
+mod travel;
 mod wire;
 mod worker;
 

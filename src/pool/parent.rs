@@ -11,11 +11,13 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::handle::Pin;
 use crate::pool::batch::{End, Layout, Part, Report};
 use crate::pool::callbacks::{Callback, Callbacks};
 use crate::pool::memory::{Bytes, Memory, Placed, lock};
 use crate::pool::recovery::{Crew, Death};
 use crate::pool::result::Job;
+use crate::pool::travel;
 use crate::pool::wire::{self, Outcome, Place, RESULT_INLINE, Status};
 use crate::primitive::{Counter, Signal, spin_loop};
 use crate::ring::claim::Publisher;
@@ -99,6 +101,9 @@ pub(super) struct Input {
     pub(super) len: usize,
     pub(super) plain: bool,
     pub(super) bytes: InputBytes,
+    /// What the handles among the arguments stand for.
+    #[expect(dead_code, reason = "held until the task is over")]
+    pub(super) pins: Vec<Pin>,
 }
 
 pub(super) enum InputBytes {
@@ -112,6 +117,8 @@ pub(super) struct Context {
     id: u64,
     placed: Placed,
     len: usize,
+    #[expect(dead_code, reason = "held until the last task is over")]
+    pins: Vec<Pin>,
 }
 
 impl Drop for Context {
@@ -261,7 +268,7 @@ impl Core {
     }
 
     /// Places the shared argument of a `map_with`.
-    pub(super) fn context(&self, bytes: &[u8]) -> Result<Arc<Context>> {
+    pub(super) fn context(&self, bytes: &[u8], pins: Vec<Pin>) -> Result<Arc<Context>> {
         let placed = self.memory.place(&[bytes])?;
         let names = Names(self.memory.board.contexts());
         // a free place in the table lets workers keep the value; without one they decode it for each task
@@ -279,6 +286,7 @@ impl Core {
             id,
             placed,
             len: bytes.len(),
+            pins: pins,
         }))
     }
 
@@ -486,14 +494,19 @@ impl Core {
                 break;
             };
             let current = state.publisher.is_current(hint);
+            let mut held = false;
             match current.and_then(|_| state.entries[hint.slot as usize].as_ref()) {
                 Some(entry) => {
                     let end = self.understand(entry, worker, record);
+                    held = matches!(&end, End::Reported(report) if !report.pins.is_empty());
                     callbacks.extend(state.accept(hint.slot, end));
                 }
                 None => state.corrupt += 1,
             }
-            reader.advance(records, board.line(worker).read(), false);
+            reader.advance(records, board.line(worker).read(), held);
+            if held {
+                board.wake_worker(worker); // it need not hold them any longer
+            }
         }
         callbacks
     }
@@ -553,10 +566,21 @@ impl Core {
             Status::Value => Layout::Entries,
             status => Layout::All(status),
         };
+        let (mut len, mut pins) = (bytes.len(), Vec::new());
+        if outcome.handles {
+            // the worker has sent the descriptors before it published
+            self.crew.listen_to(worker);
+            match travel::take_hold(&bytes, self.crew.ahead(worker)) {
+                Some(found) => (len, pins) = found,
+                None => return nonsense(),
+            }
+        }
         End::Reported(Report {
             bytes,
+            len,
             layout,
             pid: self.crew.pid(worker),
+            pins: pins,
         })
     }
 

@@ -6,16 +6,19 @@
 //! it had taken and not published are freed; (6) another worker is woken in its stead; (7) only now its place is given to a new one.
 
 use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind, Result, WorkerDeath, signal_name};
+use crate::handle::{self, Pin, SegmentId};
 use crate::pool::batch::{self, Layout, Part, Report};
 use crate::pool::call::decode_panic;
 use crate::pool::callbacks::Callback;
 use crate::pool::memory::{Bytes, Placed, lock};
-use crate::pool::message::{Init, Said, Setup};
+use crate::pool::message::{Init, Said, Setup, Told};
 use crate::pool::parent::{Core, Phase, State};
+use crate::pool::travel::{Ahead, Asked};
 use crate::pool::wire::entry;
 use crate::pool::worker;
 use crate::primitive::{Counter, Flag};
@@ -49,7 +52,7 @@ pub(super) struct Orders {
     pub(super) max_tasks: Option<u64>,
     pub(super) may_spin: bool,
     /// The initialiser and where its argument lies, held as long as the pool.
-    pub(super) init: Option<(Init, Placed)>,
+    pub(super) init: Option<(Init, Placed, Vec<Pin>)>,
 }
 
 /// The workers of a pool.
@@ -59,6 +62,9 @@ pub(super) struct Crew {
     changed: Condvar,
     /// Process id of each worker, for reports.
     pids: Vec<Counter>,
+    /// What each worker sent ahead of its results.
+    ahead: Vec<Ahead>,
+    asked: Asked,
 }
 
 struct Seats {
@@ -92,7 +98,7 @@ struct Seated {
 impl Events for Seated {
     fn message(&self, message: Message) {
         if let (Some(core), Some(said)) = (self.core.upgrade(), Said::from_bytes(&message.bytes)) {
-            core.crew.hear(self.worker, said);
+            core.crew.hear(self.worker, said, message.descriptors);
         }
     }
 
@@ -126,6 +132,8 @@ impl Crew {
             seats: Mutex::new(seats),
             changed: Condvar::new(),
             pids,
+            ahead: (0..workers).map(|_| Ahead::default()).collect(),
+            asked: Asked::default(),
         }
     }
 
@@ -142,7 +150,57 @@ impl Crew {
         lock(&self.seats).taken.iter().filter_map(ready).collect()
     }
 
-    fn hear(&self, worker: usize, said: Said) {
+    /// What `worker` sent ahead.
+    pub(super) fn ahead(&self, worker: usize) -> &Ahead {
+        &self.ahead[worker]
+    }
+
+    /// Takes in now what `worker` has said so far, rather than when the supervisor comes to it.
+    pub(super) fn listen_to(&self, worker: usize) {
+        if let Some(child) = self.child(worker) {
+            child.hear();
+        }
+    }
+
+    /// Tells the workers that have it that a segment is no longer needed. One that does not listen keeps it until it ends.
+    pub(super) fn forget(&self, id: SegmentId) {
+        for worker in self.asked.take(id) {
+            if let Some(child) = self.child(worker) {
+                let _ = child.send(&Told::Forget(id.to_bytes()).to_bytes(), &[]);
+            }
+        }
+    }
+
+    fn child(&self, worker: usize) -> Option<Child> {
+        match &lock(&self.seats).taken[worker] {
+            Seat::Taken { child, .. } => Some(child.clone()),
+            Seat::Empty => None,
+        }
+    }
+
+    /// Answers a worker that met a handle it cannot follow.
+    fn answer(&self, worker: usize, id: [u8; 16]) {
+        let fd = handle::descriptor_of(SegmentId::from_bytes(id));
+        if let Some(child) = self.child(worker) {
+            self.asked.note(SegmentId::from_bytes(id), worker);
+            let descriptors: Vec<BorrowedFd<'_>> = fd.iter().map(AsFd::as_fd).collect();
+            let _ = child.send(&Told::Descriptor(id).to_bytes(), &descriptors);
+        }
+    }
+
+    fn hear(&self, worker: usize, said: Said, descriptors: Vec<OwnedFd>) {
+        match said {
+            Said::Need(id) => self.answer(worker, id),
+            Said::Here(id) => {
+                if let Some(fd) = descriptors.into_iter().next() {
+                    self.ahead[worker].put(id, fd);
+                }
+            }
+            said => self.hear_of_start(worker, said),
+        }
+    }
+
+    fn hear_of_start(&self, worker: usize, said: Said) {
         let mut seats = lock(&self.seats);
         let why = match said {
             Said::Ready => {
@@ -167,6 +225,7 @@ impl Crew {
                 ErrorKind::InitFailed,
                 format!("worker {worker} cannot work: {why}"),
             )),
+            Said::Need(_) | Said::Here(_) => None,
         };
         if seats.failure.is_none() {
             seats.failure = why;
@@ -278,7 +337,7 @@ impl Core {
             record,
             max_tasks: orders.max_tasks,
             may_spin: orders.may_spin,
-            init: orders.init.as_ref().map(|(init, _)| *init),
+            init: orders.init.as_ref().map(|(init, ..)| *init),
         };
         let start = Start {
             entry: Reference::of::<Entry>(worker::serve)?,
@@ -334,6 +393,7 @@ impl Core {
         readers[worker].publish_position(line.read());
         park::clear(board.idle(), worker);
         self.memory.reclaim(worker);
+        self.crew.ahead(worker).clear();
         board.wake(1);
         callbacks.extend(self.replace(worker, &end, readers[worker].head(), accepted));
         callbacks
@@ -447,8 +507,11 @@ impl Core {
         let mut bytes = vec![0; len];
         read(0, &mut bytes).then_some(())?;
         Some(Report {
+            len,
             bytes: Bytes::copy_of(&bytes),
             layout,
+            // handles among them came without their holds: the worker that held them has ended
+            pins: Vec::new(),
             pid: self.crew.pid(worker),
         })
     }

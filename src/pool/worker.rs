@@ -1,11 +1,14 @@
 //! The loop of a worker: claim, run, publish, sleep.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::handle::Pin;
 use crate::pool::board::Board;
 use crate::pool::call::{Call, catch_panics_of_this_thread};
 use crate::pool::message::{Said, Setup};
+use crate::pool::travel::FromParent;
 use crate::pool::wire::Status;
 use crate::primitive::spin_loop;
 use crate::ring::claim::{Claimed, Claimer};
@@ -30,7 +33,7 @@ pub(super) fn serve(arrival: Arrival) {
         descriptors,
     } = arrival;
     catch_panics_of_this_thread();
-    control.listen(|_| ());
+    let parent = FromParent::new(&control);
     let refused = |why: &str| control.send(&Said::InitRefused(why.to_owned()).to_bytes(), &[]);
     let Some(setup) = Setup::from_bytes(&bytes) else {
         return refused("its setup makes no sense");
@@ -42,7 +45,7 @@ pub(super) fn serve(arrival: Arrival) {
         Ok(board) => Arc::new(board),
         Err(error) => return refused(&error.to_string()),
     };
-    let mut worker = match Worker::new(&board, &setup) {
+    let mut worker = match Worker::new(&board, &setup, &parent) {
         Ok(worker) => worker,
         Err(why) => return refused(&why),
     };
@@ -61,13 +64,15 @@ struct Worker {
     call: Call,
     /// The function of the last task: most tasks name the same.
     function: Option<(Reference, Resolved<Call>)>,
+    /// What handles in published results stand for, until the parent has read so many records and holds it itself.
+    on_their_way: VecDeque<(u64, Vec<Pin>)>,
     /// Items until it ends.
     left: Option<u64>,
     spins: u32,
 }
 
 impl Worker {
-    fn new(board: &Arc<Board>, setup: &Setup) -> Result<Self, String> {
+    fn new(board: &Arc<Board>, setup: &Setup, parent: &Arc<FromParent>) -> Result<Self, String> {
         let me = setup.worker as usize;
         if me >= board.workers() {
             return Err("its number is larger than the pool".to_owned());
@@ -76,8 +81,9 @@ impl Worker {
             me: me as u16,
             claimer: Claimer::new(board.tasks(), me as u16),
             records: Writer::new(setup.record),
-            call: Call::new(board, me).map_err(|error| error.to_string())?,
+            call: Call::new(board, me, parent).map_err(|error| error.to_string())?,
             function: None,
+            on_their_way: VecDeque::new(),
             left: setup.max_tasks,
             spins: if setup.may_spin { SPINS } else { SPINS_CROWDED },
             board: Arc::clone(board),
@@ -116,7 +122,7 @@ impl Worker {
                 continue;
             }
             if Switch(board.stop()).is_on() {
-                return;
+                break;
             }
             if idle < self.spins {
                 idle += 1;
@@ -124,6 +130,7 @@ impl Worker {
                 continue;
             }
             self.call.rest();
+            self.let_go();
             let has_news = || {
                 board.tasks().has_news_at(self.claimer.position()) || Switch(board.stop()).is_on()
             };
@@ -136,6 +143,31 @@ impl Worker {
             );
             idle = 0;
         }
+        while !self.on_their_way.is_empty() {
+            let read = || {
+                self.on_their_way
+                    .front()
+                    .is_none_or(|(until, _)| line.records_read() >= *until)
+            };
+            park::park(
+                board.idle(),
+                usize::from(self.me),
+                &line.park,
+                Some(SLEEP_MAX),
+                read,
+            );
+            self.let_go();
+        }
+    }
+
+    /// Lets go of what the parent holds by now.
+    fn let_go(&mut self) {
+        let read = self.board.line(usize::from(self.me)).records_read();
+        while self
+            .on_their_way
+            .pop_front_if(|(until, _)| *until <= read)
+            .is_some()
+        {}
     }
 
     fn run(&mut self, claimed: Claimed) {
@@ -160,12 +192,22 @@ impl Worker {
             let items = self.call.task.items - self.call.task.skip.min(self.call.task.items);
             *left = left.saturating_sub(u64::from(items));
         }
-        let (outcome, inline) = self.call.output.take();
-        let records = board.records(usize::from(self.me));
-        match self
-            .records
-            .next(records, board.line(usize::from(self.me)).read())
-        {
+        self.publish(&board, claimed);
+        board.doorbell().ring();
+    }
+
+    fn publish(&mut self, board: &Board, claimed: Claimed) {
+        let me = usize::from(self.me);
+        let (records, line) = (board.records(me), board.line(me));
+        let pins = std::mem::take(&mut self.call.output.pins);
+        self.let_go();
+        // who reads a record tells us; who reads a slot does not, so a result with handles waits for a record
+        while !pins.is_empty() && self.records.next(records, line.read()).is_err() {
+            let room = || line.records_read() > self.records.tail() - records.len() as u64;
+            park::park(board.idle(), me, &line.park, Some(SLEEP_MAX), room);
+        }
+        let (outcome, inline) = self.call.output.take(&pins);
+        match self.records.next(records, line.read()) {
             Ok(record) => {
                 outcome.write(record, inline);
                 self.records
@@ -173,11 +215,14 @@ impl Worker {
             }
             Err(_) => {
                 // all records are unread: the slot itself has room, and is this worker's until it says DONE
+                let slot = &board.tasks().slots[claimed.slot as usize];
                 outcome.write(slot, inline);
                 slot.finish(claimed.generation, self.me);
-                Bits(board.overflow()).set(usize::from(self.me));
+                Bits(board.overflow()).set(me);
             }
         }
-        board.doorbell().ring();
+        if !pins.is_empty() {
+            self.on_their_way.push_back((self.records.tail(), pins));
+        }
     }
 }

@@ -144,8 +144,7 @@ impl Drop for Segment {
                 let _ = shm::unlink(name);
             }
         }
-        let ours = !matches!(self.origin, Origin::Attached);
-        registry::forget_dropped(self.id, self.writable, ours);
+        registry::forget_dropped(self.id, self.writable);
     }
 }
 

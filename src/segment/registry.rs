@@ -97,13 +97,13 @@ pub(crate) fn descriptor_of(id: SegmentId) -> Option<OwnedFd> {
     segment.as_fd().try_clone_to_owned().ok()
 }
 
-/// Has `hook` called with the id of each segment that this process created or opened by name, when it drops it. The first hook stays.
+/// Has `hook` called with the id of each segment that this process drops. The first hook stays.
 pub(crate) fn on_drop(hook: fn(SegmentId)) {
     let _ = ON_DROP.set(hook);
 }
 
 /// From the drop of a segment.
-pub(super) fn forget_dropped(id: SegmentId, writable: bool, ours: bool) {
+pub(super) fn forget_dropped(id: SegmentId, writable: bool) {
     let mut table = table();
     let gone = |weak: &Weak<Segment>| weak.strong_count() == 0;
     if table.segments.get(&(id, writable)).is_some_and(gone) {
@@ -117,7 +117,7 @@ pub(super) fn forget_dropped(id: SegmentId, writable: bool, ours: bool) {
         table.slabs.remove(&id);
     }
     drop(table);
-    if ours && let Some(hook) = ON_DROP.get() {
+    if let Some(hook) = ON_DROP.get() {
         hook(id);
     }
 }

@@ -78,6 +78,19 @@ pub(crate) fn wake<'a>(
     wanted - count
 }
 
+/// Wakes `worker` if it sleeps.
+pub(crate) fn wake_one(mask: &[AtomicU64], worker: usize, word: &AtomicU32) {
+    // ORDERING: pairs with the fence in `park`, as in `wake`.
+    fence(Ordering::SeqCst);
+    let bit = 1 << (worker % 64);
+    // ORDERING: SeqCst, as in `wake`: who clears the bit wakes.
+    if mask[worker / 64].fetch_and(!bit, Ordering::SeqCst) & bit != 0 {
+        // ORDERING: Release, as in `wake`.
+        word.store(1, Ordering::Release);
+        futex::wake(word, 1);
+    }
+}
+
 /// Whether any worker sleeps.
 pub(crate) fn anyone_sleeps(mask: &[AtomicU64]) -> bool {
     // ORDERING: Relaxed: a guess that only decides whether to try a wake.

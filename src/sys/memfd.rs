@@ -1,7 +1,7 @@
 //! Memory without a name: `memfd_create(2)`, sealed so that nobody can shrink it under our feet.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use nix::fcntl::{FallocateFlags, FcntlArg, SealFlag, fallocate, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -64,9 +64,4 @@ pub(crate) fn punch(fd: BorrowedFd<'_>, offset: u64, len: u64) -> io::Result<()>
         offset.cast_signed(),
         len.cast_signed(),
     )?)
-}
-
-/// For messages: the descriptor's number.
-pub(crate) fn number(fd: &impl AsFd) -> i32 {
-    fd.as_fd().as_raw_fd()
 }

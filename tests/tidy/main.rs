@@ -12,7 +12,7 @@ use source::{Source, sources_in};
 
 /// Where a rule is broken for a reason, or not yet mended: the rule, the file, why. An entry that is not needed any
 /// more is an error, so the list only shrinks by itself.
-const EXCEPTIONS: [(&str, &str, &str); 7] = [
+const EXCEPTIONS: [(&str, &str, &str); 8] = [
     (
         "unsafe_on_wrong_floors",
         "src/handle_tests.rs",
@@ -36,6 +36,7 @@ const EXCEPTIONS: [(&str, &str, &str); 7] = [
     ("long_files", "src/mem/layout.rs", "to be split"),
     ("long_files", "src/pool/call.rs", "to be split"),
     ("long_files", "src/pool/parent.rs", "to be split"),
+    ("long_files", "src/pool/recovery.rs", "to be split"),
 ];
 
 fn src() -> Vec<Source> {

@@ -1,0 +1,154 @@
+//! Values and arrays as arguments and results of tasks.
+
+use std::sync::Mutex;
+
+use multiproc::{Array, ErrorKind, FrozenArray, Pool, Value};
+
+#[test]
+fn a_value_set_in_another_process_is_seen_here() {
+    let pool = Pool::with_workers(2).unwrap();
+    let value = Value::new(0.0_f64).unwrap();
+    let array = Array::<i32>::new(10).unwrap();
+    let set = |(value, array): (Value<f64>, Array<i32>)| {
+        value.set(3.14).unwrap();
+        array.lock().unwrap()[0] = 5;
+        std::process::id()
+    };
+    let pid = pool.apply(set, (value.clone(), array.clone())).unwrap();
+    assert_ne!(pid, std::process::id());
+    assert_eq!(value.get().unwrap().to_bits(), 3.14_f64.to_bits());
+    assert_eq!(array.get(0).unwrap(), 5);
+}
+
+#[test]
+fn two_workers_count_exactly_under_the_lock() {
+    let pool = Pool::with_workers(2).unwrap();
+    let value = Value::new(0_u64).unwrap();
+    let count = |value: &Value<u64>, n: u64| {
+        for _ in 0..n {
+            *value.lock().unwrap() += 1;
+        }
+    };
+    pool.chunk_size(1).map_with(&value, count, [20_000, 20_000]).unwrap();
+    assert_eq!(value.get().unwrap(), 40_000);
+}
+
+#[test]
+fn handles_made_in_a_worker_come_back() {
+    let pool = Pool::with_workers(1).unwrap();
+    let (value, array) = pool.apply(|n: u64| (Value::new(n).unwrap(), Array::from_slice(&vec![n; 100_000]).unwrap()), 7).unwrap();
+    assert_eq!(value.get().unwrap(), 7);
+    assert_eq!(array.to_vec().unwrap(), vec![7; 100_000]);
+    // they outlive the pool, and what is done here is seen there
+    value.set(8).unwrap();
+    assert_eq!(pool.apply(|value: Value<u64>| value.get().unwrap(), value.clone()).unwrap(), 8);
+    drop(pool);
+    assert_eq!(value.get().unwrap(), 8);
+    assert_eq!(array.get(99_999).unwrap(), 7);
+}
+
+#[test]
+fn many_handles_come_back_from_one_map() {
+    let pool = Pool::with_workers(2).unwrap();
+    let values = pool.map(|n: u32| Value::new(n).unwrap(), 0..1000).unwrap();
+    for (n, value) in values.iter().enumerate() {
+        assert_eq!(value.get().unwrap(), n as u32);
+    }
+    let again = pool.map(|value: Value<u32>| value.update(|n| *n += 1).map(|()| value).unwrap(), values.clone()).unwrap();
+    for (n, (old, new)) in values.iter().zip(&again).enumerate() {
+        assert_eq!((old.get().unwrap(), new.get().unwrap()), (n as u32 + 1, n as u32 + 1));
+    }
+}
+
+#[test]
+fn a_worker_that_ends_after_its_result_leaves_the_handle_whole() {
+    let pool = Pool::builder().workers(1).max_tasks_per_worker(1).build().unwrap();
+    for n in 0..5_u64 {
+        let value = pool.apply(|n: u64| Value::new(n).unwrap(), n).unwrap();
+        assert_eq!(value.get().unwrap(), n);
+    }
+}
+
+#[test]
+fn a_handle_kept_by_a_worker_holds_its_value() {
+    static KEPT: Mutex<Option<Value<u64>>> = Mutex::new(None);
+    let pool = Pool::with_workers(1).unwrap();
+    pool.apply(|value: Value<u64>| drop(KEPT.lock().unwrap().replace(value)), Value::new(42_u64).unwrap()).unwrap();
+    // the cell is held by the worker alone; new values must not take it
+    let others: Vec<Value<u64>> = (0..1000).map(|n| Value::new(n).unwrap()).collect();
+    assert_eq!(pool.apply(|()| KEPT.lock().unwrap().as_ref().unwrap().get().unwrap(), ()).unwrap(), 42);
+    let back = pool.apply(|()| KEPT.lock().unwrap().take().unwrap(), ()).unwrap();
+    assert_eq!(back.get().unwrap(), 42);
+    drop(others);
+}
+
+#[test]
+fn a_frozen_array_is_read_without_a_lock_everywhere() {
+    let pool = Pool::with_workers(2).unwrap();
+    let array = Array::<f64>::new(300_000).unwrap();
+    array.lock().unwrap().iter_mut().enumerate().for_each(|(at, x)| *x = at as f64);
+    let frozen = array.freeze().unwrap();
+    let sum = |data: &FrozenArray<f64>, (from, to): (usize, usize)| data[from..to].iter().sum::<f64>();
+    let parts = pool.map_with(&frozen, sum, (0..30).map(|at| (at * 10_000, (at + 1) * 10_000))).unwrap();
+    assert_eq!(parts.iter().sum::<f64>().to_bits(), frozen.iter().sum::<f64>().to_bits());
+}
+
+#[test]
+fn handles_reach_the_workers_of_workers() {
+    let pool = Pool::with_workers(1).unwrap();
+    let value = Value::new(1_u64).unwrap();
+    let outer = |value: Value<u64>| {
+        let pool = Pool::with_workers(1).unwrap();
+        pool.apply(|value: Value<u64>| value.update(|n| *n += 10).unwrap(), value.clone()).unwrap();
+        pool.apply(|()| Value::new(5_u8).unwrap(), ()).unwrap()
+    };
+    let inner = pool.apply(outer, value.clone()).unwrap();
+    assert_eq!((value.get().unwrap(), inner.get().unwrap()), (11, 5));
+}
+
+#[test]
+fn a_worker_lets_go_of_an_array_that_the_parent_dropped() {
+    let pool = Pool::with_workers(1).unwrap();
+    let mapped = |()| std::fs::read_to_string("/proc/self/maps").unwrap().matches("multiproc").count();
+    let before = pool.apply(mapped, ()).unwrap();
+    for _ in 0..50 {
+        let array = Array::<u64>::new(10_000).unwrap();
+        pool.apply(|array: Array<u64>| array.set(1, 1).unwrap(), array.clone()).unwrap();
+    }
+    // the notices travel over another way than tasks, so ask until they have arrived
+    let start = std::time::Instant::now();
+    while pool.apply(mapped, ()).unwrap() > before + 1 {
+        assert!(start.elapsed().as_secs() < 20, "{} mappings more", pool.apply(mapped, ()).unwrap() - before);
+    }
+}
+
+#[test]
+fn the_lock_of_a_worker_that_died_is_handed_on() {
+    let pool = Pool::with_workers(1).unwrap();
+    let value = Value::new(5_u32).unwrap();
+    fn die(value: Value<u32>) {
+        let mut guard = value.lock().unwrap();
+        *guard = 6;
+        std::process::abort();
+    }
+    let error = pool.apply(die, value.clone()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::WorkerDied);
+    let error = value.get().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::OwnerDied);
+    match value.lock() {
+        Err(multiproc::LockError::OwnerDied(guard)) => {
+            assert_eq!(*guard, 6);
+            let _ = guard.recover();
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(pool.apply(|value: Value<u32>| value.get().unwrap(), value).unwrap(), 6);
+}
+
+#[test]
+fn a_state_can_hold_a_handle() {
+    let value = Value::new(0_u64).unwrap();
+    let pool = Pool::builder().workers(2).init(|value: Value<u64>| value, value.clone()).build().unwrap();
+    pool.map_state(|value: &mut Value<u64>, x: u64| value.update(|sum| *sum += x).unwrap(), 1..=100).unwrap();
+    assert_eq!(value.get().unwrap(), 5050);
+}
