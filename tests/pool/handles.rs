@@ -29,19 +29,35 @@ fn two_workers_count_exactly_under_the_lock() {
             *value.lock().unwrap() += 1;
         }
     };
-    pool.chunk_size(1).map_with(&value, count, [20_000, 20_000]).unwrap();
+    pool.chunk_size(1)
+        .map_with(&value, count, [20_000, 20_000])
+        .unwrap();
     assert_eq!(value.get().unwrap(), 40_000);
 }
 
 #[test]
 fn handles_made_in_a_worker_come_back() {
     let pool = Pool::with_workers(1).unwrap();
-    let (value, array) = pool.apply(|n: u64| (Value::new(n).unwrap(), Array::from_slice(&vec![n; 100_000]).unwrap()), 7).unwrap();
+    let (value, array) = pool
+        .apply(
+            |n: u64| {
+                (
+                    Value::new(n).unwrap(),
+                    Array::from_slice(&vec![n; 100_000]).unwrap(),
+                )
+            },
+            7,
+        )
+        .unwrap();
     assert_eq!(value.get().unwrap(), 7);
     assert_eq!(array.to_vec().unwrap(), vec![7; 100_000]);
     // they outlive the pool, and what is done here is seen there
     value.set(8).unwrap();
-    assert_eq!(pool.apply(|value: Value<u64>| value.get().unwrap(), value.clone()).unwrap(), 8);
+    assert_eq!(
+        pool.apply(|value: Value<u64>| value.get().unwrap(), value.clone())
+            .unwrap(),
+        8
+    );
     drop(pool);
     assert_eq!(value.get().unwrap(), 8);
     assert_eq!(array.get(99_999).unwrap(), 7);
@@ -54,15 +70,27 @@ fn many_handles_come_back_from_one_map() {
     for (n, value) in values.iter().enumerate() {
         assert_eq!(value.get().unwrap(), n as u32);
     }
-    let again = pool.map(|value: Value<u32>| value.update(|n| *n += 1).map(|()| value).unwrap(), values.clone()).unwrap();
+    let again = pool
+        .map(
+            |value: Value<u32>| value.update(|n| *n += 1).map(|()| value).unwrap(),
+            values.clone(),
+        )
+        .unwrap();
     for (n, (old, new)) in values.iter().zip(&again).enumerate() {
-        assert_eq!((old.get().unwrap(), new.get().unwrap()), (n as u32 + 1, n as u32 + 1));
+        assert_eq!(
+            (old.get().unwrap(), new.get().unwrap()),
+            (n as u32 + 1, n as u32 + 1)
+        );
     }
 }
 
 #[test]
 fn a_worker_that_ends_after_its_result_leaves_the_handle_whole() {
-    let pool = Pool::builder().workers(1).max_tasks_per_worker(1).build().unwrap();
+    let pool = Pool::builder()
+        .workers(1)
+        .max_tasks_per_worker(1)
+        .build()
+        .unwrap();
     for n in 0..5_u64 {
         let value = pool.apply(|n: u64| Value::new(n).unwrap(), n).unwrap();
         assert_eq!(value.get().unwrap(), n);
@@ -73,11 +101,24 @@ fn a_worker_that_ends_after_its_result_leaves_the_handle_whole() {
 fn a_handle_kept_by_a_worker_holds_its_value() {
     static KEPT: Mutex<Option<Value<u64>>> = Mutex::new(None);
     let pool = Pool::with_workers(1).unwrap();
-    pool.apply(|value: Value<u64>| drop(KEPT.lock().unwrap().replace(value)), Value::new(42_u64).unwrap()).unwrap();
+    pool.apply(
+        |value: Value<u64>| drop(KEPT.lock().unwrap().replace(value)),
+        Value::new(42_u64).unwrap(),
+    )
+    .unwrap();
     // the cell is held by the worker alone; new values must not take it
     let others: Vec<Value<u64>> = (0..1000).map(|n| Value::new(n).unwrap()).collect();
-    assert_eq!(pool.apply(|()| KEPT.lock().unwrap().as_ref().unwrap().get().unwrap(), ()).unwrap(), 42);
-    let back = pool.apply(|()| KEPT.lock().unwrap().take().unwrap(), ()).unwrap();
+    assert_eq!(
+        pool.apply(
+            |()| KEPT.lock().unwrap().as_ref().unwrap().get().unwrap(),
+            ()
+        )
+        .unwrap(),
+        42
+    );
+    let back = pool
+        .apply(|()| KEPT.lock().unwrap().take().unwrap(), ())
+        .unwrap();
     assert_eq!(back.get().unwrap(), 42);
     drop(others);
 }
@@ -86,11 +127,26 @@ fn a_handle_kept_by_a_worker_holds_its_value() {
 fn a_frozen_array_is_read_without_a_lock_everywhere() {
     let pool = Pool::with_workers(2).unwrap();
     let array = Array::<f64>::new(300_000).unwrap();
-    array.lock().unwrap().iter_mut().enumerate().for_each(|(at, x)| *x = at as f64);
+    array
+        .lock()
+        .unwrap()
+        .iter_mut()
+        .enumerate()
+        .for_each(|(at, x)| *x = at as f64);
     let frozen = array.freeze().unwrap();
-    let sum = |data: &FrozenArray<f64>, (from, to): (usize, usize)| data[from..to].iter().sum::<f64>();
-    let parts = pool.map_with(&frozen, sum, (0..30).map(|at| (at * 10_000, (at + 1) * 10_000))).unwrap();
-    assert_eq!(parts.iter().sum::<f64>().to_bits(), frozen.iter().sum::<f64>().to_bits());
+    let sum =
+        |data: &FrozenArray<f64>, (from, to): (usize, usize)| data[from..to].iter().sum::<f64>();
+    let parts = pool
+        .map_with(
+            &frozen,
+            sum,
+            (0..30).map(|at| (at * 10_000, (at + 1) * 10_000)),
+        )
+        .unwrap();
+    assert_eq!(
+        parts.iter().sum::<f64>().to_bits(),
+        frozen.iter().sum::<f64>().to_bits()
+    );
 }
 
 #[test]
@@ -99,7 +155,11 @@ fn handles_reach_the_workers_of_workers() {
     let value = Value::new(1_u64).unwrap();
     let outer = |value: Value<u64>| {
         let pool = Pool::with_workers(1).unwrap();
-        pool.apply(|value: Value<u64>| value.update(|n| *n += 10).unwrap(), value.clone()).unwrap();
+        pool.apply(
+            |value: Value<u64>| value.update(|n| *n += 10).unwrap(),
+            value.clone(),
+        )
+        .unwrap();
         pool.apply(|()| Value::new(5_u8).unwrap(), ()).unwrap()
     };
     let inner = pool.apply(outer, value.clone()).unwrap();
@@ -109,16 +169,26 @@ fn handles_reach_the_workers_of_workers() {
 #[test]
 fn a_worker_lets_go_of_an_array_that_the_parent_dropped() {
     let pool = Pool::with_workers(1).unwrap();
-    let mapped = |()| std::fs::read_to_string("/proc/self/maps").unwrap().matches("multiproc").count();
+    let mapped = |()| {
+        std::fs::read_to_string("/proc/self/maps")
+            .unwrap()
+            .matches("multiproc")
+            .count()
+    };
     let before = pool.apply(mapped, ()).unwrap();
     for _ in 0..50 {
         let array = Array::<u64>::new(10_000).unwrap();
-        pool.apply(|array: Array<u64>| array.set(1, 1).unwrap(), array.clone()).unwrap();
+        pool.apply(|array: Array<u64>| array.set(1, 1).unwrap(), array.clone())
+            .unwrap();
     }
     // the notices travel over another way than tasks, so ask until they have arrived
     let start = std::time::Instant::now();
     while pool.apply(mapped, ()).unwrap() > before + 1 {
-        assert!(start.elapsed().as_secs() < 20, "{} mappings more", pool.apply(mapped, ()).unwrap() - before);
+        assert!(
+            start.elapsed().as_secs() < 20,
+            "{} mappings more",
+            pool.apply(mapped, ()).unwrap() - before
+        );
     }
 }
 
@@ -142,13 +212,25 @@ fn the_lock_of_a_worker_that_died_is_handed_on() {
         }
         other => panic!("{other:?}"),
     }
-    assert_eq!(pool.apply(|value: Value<u32>| value.get().unwrap(), value).unwrap(), 6);
+    assert_eq!(
+        pool.apply(|value: Value<u32>| value.get().unwrap(), value)
+            .unwrap(),
+        6
+    );
 }
 
 #[test]
 fn a_state_can_hold_a_handle() {
     let value = Value::new(0_u64).unwrap();
-    let pool = Pool::builder().workers(2).init(|value: Value<u64>| value, value.clone()).build().unwrap();
-    pool.map_state(|value: &mut Value<u64>, x: u64| value.update(|sum| *sum += x).unwrap(), 1..=100).unwrap();
+    let pool = Pool::builder()
+        .workers(2)
+        .init(|value: Value<u64>| value, value.clone())
+        .build()
+        .unwrap();
+    pool.map_state(
+        |value: &mut Value<u64>, x: u64| value.update(|sum| *sum += x).unwrap(),
+        1..=100,
+    )
+    .unwrap();
     assert_eq!(value.get().unwrap(), 5050);
 }

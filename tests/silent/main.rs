@@ -3,7 +3,10 @@
 //! The fork bomb of a prototype began so. A constructor before ours hides the marker; `main` brings it back, as if the hook had run and
 //! missed it. Has its own `main`, since a test runner would run tests in the child first.
 
-#![allow(unsafe_code, reason = "a constructor that hides the marker from the one of the crate")]
+#![allow(
+    unsafe_code,
+    reason = "a constructor that hides the marker from the one of the crate"
+)]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::Write;
@@ -24,12 +27,17 @@ extern "C" fn hide() {
 }
 
 fn note(generations: &str, what: &str) {
-    let mut file = std::fs::OpenOptions::new().append(true).open(generations).unwrap();
+    let mut file = std::fs::OpenOptions::new()
+        .append(true)
+        .open(generations)
+        .unwrap();
     writeln!(file, "{what}").unwrap();
 }
 
 fn main() {
-    if let (Ok(marker), Ok(generations)) = (std::env::var("HIDDEN_MARKER"), std::env::var("GENERATIONS")) {
+    if let (Ok(marker), Ok(generations)) =
+        (std::env::var("HIDDEN_MARKER"), std::env::var("GENERATIONS"))
+    {
         note(&generations, "child");
         // SAFETY: one thread.
         unsafe { std::env::set_var("MULTIPROC_WORKER", marker) };
@@ -37,7 +45,8 @@ fn main() {
         note(&generations, "a child came past Pool::new");
         return;
     }
-    let generations = std::env::temp_dir().join(format!("multiproc-generations-{}", std::process::id()));
+    let generations =
+        std::env::temp_dir().join(format!("multiproc-generations-{}", std::process::id()));
     std::fs::write(&generations, "").unwrap();
     // SAFETY: one thread.
     unsafe { std::env::set_var("GENERATIONS", &generations) };
@@ -46,7 +55,10 @@ fn main() {
     assert!(error.to_string().contains("multiproc::init()"), "{error}");
     let found = std::fs::read_to_string(&generations).unwrap();
     std::fs::remove_file(&generations).unwrap();
-    assert_eq!(found, "child\n", "the first worker is started alone, and starts none itself");
+    assert_eq!(
+        found, "child\n",
+        "the first worker is started alone, and starts none itself"
+    );
     println!("test a_silenced_hook_gives_exactly_one_generation ... ok");
     println!("1 passed, 0 failed");
 }

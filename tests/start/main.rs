@@ -15,16 +15,27 @@ fn role() -> Option<String> {
 }
 
 /// A command that runs `test` of `program` in `role`.
-fn command(program: impl AsRef<std::ffi::OsStr>, before: &[&str], test: &str, role: &str) -> Command {
+fn command(
+    program: impl AsRef<std::ffi::OsStr>,
+    before: &[&str],
+    test: &str,
+    role: &str,
+) -> Command {
     assert!(self::role().is_none(), "a child in a role starts no others");
     let mut command = Command::new(program);
-    command.args(before).args([test, "--exact", "--nocapture", "--test-threads=1"]).env(ROLE, role);
+    command
+        .args(before)
+        .args([test, "--exact", "--nocapture", "--test-threads=1"])
+        .env(ROLE, role);
     command
 }
 
 /// Runs `test` of this binary in `role`, to its end.
 fn run(test: &str, role: &str, set: &[(&str, &str)]) -> Output {
-    command(std::env::current_exe().unwrap(), &[], test, role).envs(set.iter().copied()).output().unwrap()
+    command(std::env::current_exe().unwrap(), &[], test, role)
+        .envs(set.iter().copied())
+        .output()
+        .unwrap()
 }
 
 fn stderr(output: &Output) -> String {

@@ -17,18 +17,31 @@ fn no_worker_outlives_a_killed_parent() {
     if role().is_some() {
         let pool = Pool::with_workers(3).unwrap();
         // one busy in Rust, one busy in a system call, one idle
-        let _busy = pool.apply_async(|()| while std::hint::black_box(true) {}, ()).unwrap();
-        let _asleep = pool.apply_async(|()| std::thread::sleep(Duration::from_secs(600)), ()).unwrap();
+        let _busy = pool
+            .apply_async(|()| while std::hint::black_box(true) {}, ())
+            .unwrap();
+        let _asleep = pool
+            .apply_async(|()| std::thread::sleep(Duration::from_secs(600)), ())
+            .unwrap();
         println!("@{:?}", pool.worker_pids());
         std::thread::sleep(Duration::from_secs(600));
         return;
     }
     let test = "parent::no_worker_outlives_a_killed_parent";
-    let mut child =
-        command(std::env::current_exe().unwrap(), &[], test, "parent").stdout(Stdio::piped()).spawn().unwrap();
-    let line = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap).find(|line| line.contains('@'));
+    let mut child = command(std::env::current_exe().unwrap(), &[], test, "parent")
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let line = BufReader::new(child.stdout.take().unwrap())
+        .lines()
+        .map(Result::unwrap)
+        .find(|line| line.contains('@'));
     let line = line.unwrap();
-    let pids = line.split_once('@').unwrap().1.trim_matches(|c| c == '[' || c == ']');
+    let pids = line
+        .split_once('@')
+        .unwrap()
+        .1
+        .trim_matches(|c| c == '[' || c == ']');
     let pids: Vec<u32> = pids.split(", ").map(|pid| pid.parse().unwrap()).collect();
     assert_eq!(pids.len(), 3);
     assert!(pids.iter().all(|pid| is_alive(*pid)));
@@ -39,7 +52,10 @@ fn no_worker_outlives_a_killed_parent() {
         assert!(start.elapsed() < Duration::from_secs(20), "workers live on");
         std::thread::yield_now();
     }
-    println!("all workers were gone {:?} after their parent", start.elapsed());
+    println!(
+        "all workers were gone {:?} after their parent",
+        start.elapsed()
+    );
 }
 
 #[test]
@@ -67,11 +83,18 @@ fn a_worker_finds_the_world_that_main_would_have_found() {
 fn no_descriptor_of_the_pool_leaks_into_programs_that_a_task_starts() {
     let pool = Pool::with_workers(1).unwrap();
     let list = |()| {
-        let output = std::process::Command::new("ls").arg("-l").arg("/proc/self/fd").output().unwrap();
+        let output = std::process::Command::new("ls")
+            .arg("-l")
+            .arg("/proc/self/fd")
+            .output()
+            .unwrap();
         String::from_utf8(output.stdout).unwrap()
     };
     let found = pool.apply(list, ()).unwrap();
-    assert!(!found.contains("multiproc") && !found.contains("socket:"), "{found}");
+    assert!(
+        !found.contains("multiproc") && !found.contains("socket:"),
+        "{found}"
+    );
 }
 
 #[test]
@@ -81,7 +104,9 @@ fn a_dropped_pool_leaves_no_process() {
         let pool = Pool::with_workers(2).unwrap();
         pids.extend(pool.worker_pids());
         if busy {
-            let _ = pool.apply_async(|()| std::thread::sleep(Duration::from_secs(600)), ()).unwrap();
+            let _ = pool
+                .apply_async(|()| std::thread::sleep(Duration::from_secs(600)), ())
+                .unwrap();
         }
     }
     assert_eq!(pids.len(), 4);
@@ -92,10 +117,15 @@ fn a_dropped_pool_leaves_no_process() {
 fn the_memory_of_a_worker_at_rest_is_small() {
     let pool = Pool::with_workers(1).unwrap();
     pool.apply(|x: u32| x, 1).unwrap();
-    let rollup = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", pool.worker_pids()[0])).unwrap();
+    let rollup =
+        std::fs::read_to_string(format!("/proc/{}/smaps_rollup", pool.worker_pids()[0])).unwrap();
     let kib = |field: &str| -> u64 {
         let line = rollup.lines().find(|line| line.starts_with(field)).unwrap();
-        line.split_ascii_whitespace().nth(1).unwrap().parse().unwrap()
+        line.split_ascii_whitespace()
+            .nth(1)
+            .unwrap()
+            .parse()
+            .unwrap()
     };
     let (rss, private) = (kib("Rss:"), kib("Private_Clean:") + kib("Private_Dirty:"));
     println!("a worker at rest: {rss} KiB resident, {private} KiB of them its own");
