@@ -53,6 +53,10 @@ impl<'p, S> Chunked<'p, S> {
     }
 
     /// As [`Pool::map`].
+    ///
+    /// # Errors
+    ///
+    /// As there; [`InvalidInput`](ErrorKind::InvalidInput) for chunks of 0 items.
     pub fn map<A: Travels, R: Travels, I>(self, f: fn(A) -> R, items: I) -> Result<Vec<R>>
     where
         I: IntoIterator<Item = A>,
@@ -61,6 +65,10 @@ impl<'p, S> Chunked<'p, S> {
     }
 
     /// As [`Pool::map_async`].
+    ///
+    /// # Errors
+    ///
+    /// As there; [`InvalidInput`](ErrorKind::InvalidInput) for chunks of 0 items.
     pub fn map_async<A: Travels, R: Travels, I>(
         self,
         f: fn(A) -> R,
@@ -73,6 +81,10 @@ impl<'p, S> Chunked<'p, S> {
     }
 
     /// As [`Pool::map_with`].
+    ///
+    /// # Errors
+    ///
+    /// As there; [`InvalidInput`](ErrorKind::InvalidInput) for chunks of 0 items.
     pub fn map_with<C: Travels, A: Travels, R: Travels, I>(
         self,
         context: &C,
@@ -96,6 +108,10 @@ impl<'p, S> Chunked<'p, S> {
     }
 
     /// As [`Pool::map_state`].
+    ///
+    /// # Errors
+    ///
+    /// As there; [`InvalidInput`](ErrorKind::InvalidInput) for chunks of 0 items.
     pub fn map_state<A: Travels, R: Travels, I>(
         self,
         f: fn(&mut S, A) -> R,

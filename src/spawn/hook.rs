@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::primitive::Counter;
 use crate::spawn::hello::{MARKER, MARKER_PREFIX, Marker, exit};
 use crate::spawn::worker;
-use crate::sys::entry::{self, Constructor};
+use crate::sys::entry;
 use crate::sys::image::{self, Image};
 
 /// Did the hook run in this process?
@@ -30,7 +30,7 @@ const IN_SHARED_LIBRARY: u64 = 2;
 #[cfg(feature = "auto")]
 #[used]
 #[unsafe(link_section = ".init_array")]
-static HOOK: Constructor = hook;
+static HOOK: entry::Constructor = hook;
 
 extern "C" fn hook(argc: c_int, argv: *const *const c_char, envp: *const *const c_char) {
     take_over(|| {

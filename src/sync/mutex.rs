@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ptr::NonNull;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::mem::layout::LOCK_BYTES;
 use crate::sys::clock::Wait;
 use crate::sys::pthread::{self, Outcome};
@@ -64,7 +64,7 @@ pub(crate) unsafe trait SharedLock: Lock {
 ///
 /// If its owner dies, the kernel hands it to the next one, who is told
 /// ([`LockError::OwnerDied`](crate::LockError::OwnerDied)). Locking it twice in one thread is an error
-/// ([`ErrorKind::Deadlock`](crate::ErrorKind::Deadlock)). Waits end by the monotonic clock. It is the pthread mutex of libc, so all
+/// ([`ErrorKind::Deadlock`](ErrorKind::Deadlock)). Waits end by the monotonic clock. It is the pthread mutex of libc, so all
 /// programs that share it must use one libc.
 ///
 /// What it rests on: libc keeps a list of held locks through the lock's own words, so a process that writes garbage over a lock while
@@ -93,7 +93,7 @@ unsafe impl Lock for RobustMutex {
         match mutex.has_our_kind() {
             Ok(true) => Ok(Self(mutex)),
             Ok(false) => Err(Error::new(
-                crate::ErrorKind::BadSegment,
+                ErrorKind::BadSegment,
                 "cannot use the lock of a segment: it is no robust mutex of this libc; it was overwritten, or its creator uses another libc",
             )),
             Err(error) => Err(Error::os("cannot make a robust mutex", error)),

@@ -1,0 +1,9 @@
+//! Runs every example as a program, and holds what it prints against what the system's own tools say.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod pages;
+mod sha512;
+mod shared;
+mod simple;
+mod stage;
