@@ -8,7 +8,7 @@ fn payloads_of_every_size_around_every_border_arrive_whole() {
     // inline in slot (64) and record (112), copied out (16 KiB), page and span borders
     for border in [0, 24, 64, 112, 4096, 16 * 1024, 256 * 1024, 1 << 20] {
         for len in [
-            border as usize - usize::from(border > 0),
+            border - usize::from(border > 0),
             border,
             border + 1,
         ] {
