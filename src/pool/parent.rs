@@ -67,7 +67,8 @@ pub(super) enum Phase {
 pub(super) struct State {
     pub(super) phase: Phase,
     pub(super) publisher: Publisher,
-    free: Vec<u32>,
+    /// First in, first out: neighbouring slots follow each other, which the processors' prefetchers see.
+    free: VecDeque<u32>,
     /// For each slot the task that is outstanding in it.
     pub(super) entries: Vec<Option<Entry>>,
     pub(super) outstanding: usize,
@@ -157,6 +158,9 @@ impl Entry {
     }
 }
 
+/// A thread that found the queue full goes on when one part in so many of it has come free: it then submits as many tasks at a stretch.
+const SUBMIT_BATCH: u64 = 16;
+
 /// How long a leader polls before it sleeps, in polls: about as long as a wake across processors takes.
 const SPINS: u32 = 2_000;
 /// First and longest sleep of a leader while tasks are outstanding: it then looks whether a woken worker was stopped before it acted.
@@ -171,7 +175,7 @@ impl Core {
         let state = State {
             phase: Phase::Open,
             publisher: Publisher::new(cells, slots),
-            free: (0..slots as u32).rev().collect(),
+            free: (0..slots as u32).collect(),
             entries: (0..slots).map(|_| None).collect(),
             outstanding: 0,
             again: VecDeque::new(),
@@ -230,10 +234,14 @@ impl Core {
                 }
                 Submitted::NoRoom(refused) => refused,
             };
-            // what holds the place is outstanding, so it will be accepted one day
+            // what holds the place is outstanding, so it will be accepted one day; a whole batch of places is worth waiting for
+            let batch = self.memory.board.shape().slots as u64 / SUBMIT_BATCH + 1;
             let has_moved = || {
                 let state = lock(&self.state);
-                state.accepted != refused.accepted || !matches!(state.phase, Phase::Open)
+                let places = state.accepted - refused.accepted;
+                places >= batch
+                    || places > 0 && wait == Wait::No
+                    || !matches!(state.phase, Phase::Open)
             };
             if !self.wait(wait, has_moved) {
                 self.check_ours()?;
@@ -253,17 +261,20 @@ impl Core {
                 accepted: state.accepted,
             })))
         };
-        let Some(slot) = state.free.pop() else {
+        let Some(slot) = state.free.pop_front() else {
             return refused(entry, &state);
         };
         let tasks = self.memory.board.tasks();
         entry.write(&tasks.slots[slot as usize]);
         if state.publisher.publish(tasks, slot).is_err() {
-            state.free.push(slot);
+            state.free.push_front(slot);
             return refused(entry, &state);
         }
         state.entries[slot as usize] = Some(entry);
         state.outstanding += 1;
+        if let Some(next) = state.free.front() {
+            tasks.slots[*next as usize].expect_write();
+        }
         Ok(Submitted::Yes)
     }
 
@@ -663,7 +674,7 @@ impl State {
     pub(super) fn finish(&mut self, slot: u32) -> Option<Entry> {
         let entry = self.entries[slot as usize].take()?;
         self.publisher.retire(slot);
-        self.free.push(slot);
+        self.free.push_back(slot);
         self.outstanding -= 1;
         self.accepted += 1;
         Some(entry)
