@@ -4,5 +4,6 @@
 
 mod pages;
 mod sha512;
+mod shared;
 mod simple;
 mod stage;
