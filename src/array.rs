@@ -11,9 +11,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::handle::{self, Hold};
-use crate::mem::layout::{Kind, Shape};
+use crate::mem::shape::{Kind, Shape};
 use crate::sync::adapter::RawSyncRwLock;
-use crate::sync::guarded::{Frozen, Guard, Guarded, LockResult, ReadGuard, make_lock};
+use crate::sync::failure::LockResult;
+use crate::sync::guarded::{Frozen, Guard, Guarded, ReadGuard, make_lock};
 use crate::sync::mutex::{RawLock, RobustMutex};
 use crate::sys::clock::Wait;
 

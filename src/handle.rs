@@ -19,11 +19,11 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::{Error, ErrorKind, Result};
 pub(crate) use crate::mem::layout::SegmentId;
-use crate::mem::layout::Shape;
+use crate::mem::shape::Shape;
 use crate::mem::spot::Spot;
 pub(crate) use crate::segment::registry::{descriptor_of, forget, on_drop};
-use crate::segment::slab::{self, Cell, Slab};
-use crate::segment::{Init, Segment, anonymous, named, registry};
+use crate::segment::slab::{Cell, Slab};
+use crate::segment::{Init, Segment, anonymous, classes, named, registry};
 
 /// What keeps a shared thing alive in this process: its segment, or its cell of one.
 #[derive(Clone, Debug)]
@@ -35,7 +35,7 @@ pub(crate) enum Hold {
 impl Hold {
     /// A new anonymous thing: in a cell if it is small, else in a segment of its own.
     pub(crate) fn new(shape: Shape, init: Init<'_>) -> Result<Self> {
-        if let Some(cell) = slab::create(shape, init)? {
+        if let Some(cell) = classes::create(shape, init)? {
             return Ok(Self::Cell(cell));
         }
         let segment = anonymous::create(shape, init)?;

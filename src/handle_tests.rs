@@ -11,7 +11,7 @@ use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, s
 use serde::{Deserialize, Serialize};
 
 use crate::handle::{
-    Pin, SegmentId, Source, Wire, decoding, descriptor_of, encoding, failure, hold,
+    Pin, SegmentId, Source, Wire, decoding, descriptor_of, encoding, failure, forget, hold, on_drop,
 };
 use crate::{Array, Error, ErrorKind, FrozenArray, Result, Value};
 
@@ -131,6 +131,77 @@ fn a_pin_alone_keeps_a_value() {
     let value: Value<[u64; 30]> = read(&nobody(), &bytes).unwrap();
     assert_eq!(value.get().unwrap(), [1; 30]);
     drop((others, pins));
+}
+
+static DROPPED: Mutex<Vec<SegmentId>> = Mutex::new(Vec::new());
+
+#[test]
+fn the_hook_hears_of_segments_that_were_ours() {
+    on_drop(|id| DROPPED.lock().unwrap().push(id));
+    let value = Value::new([1u64; 1000]).unwrap();
+    let (bytes, pins) = write(&value);
+    let id = pins[0].wire().segment();
+    drop((value, pins));
+    assert!(DROPPED.lock().unwrap().contains(&id));
+    assert!(descriptor_of(id).is_none());
+    let error = read::<Value<[u64; 1000]>>(&nobody(), &bytes).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Gone);
+}
+
+/// Has descriptors at hand, and keeps what it maps or not.
+struct Shelf(Vec<(SegmentId, OwnedFd)>, bool);
+
+impl Source for Shelf {
+    fn descriptor(&self, id: SegmentId) -> Result<OwnedFd> {
+        let (_, fd) = self.0.iter().find(|(there, _)| *there == id).unwrap();
+        Ok(fd.try_clone().unwrap())
+    }
+
+    fn keeps_mapped(&self) -> bool {
+        self.1
+    }
+}
+
+#[test]
+fn what_arrived_stays_mapped_until_it_is_forgotten() {
+    for keeps in [true, false] {
+        let array = Array::from_slice(&[5u64; 2000]).unwrap();
+        let (bytes, pins) = write(&array);
+        let id = pins[0].wire().segment();
+        let shelf = Shelf(vec![(id, descriptor_of(id).unwrap())], keeps);
+        let source: Arc<dyn Source> = Arc::new(shelf);
+        drop((array, pins));
+        assert!(descriptor_of(id).is_none());
+        let arrived: Array<u64> = read(&source, &bytes).unwrap();
+        assert_eq!(arrived.to_vec().unwrap(), [5; 2000]);
+        assert!(descriptor_of(id).is_some());
+        drop(arrived);
+        assert_eq!(descriptor_of(id).is_some(), keeps);
+        forget(id);
+        assert!(descriptor_of(id).is_none());
+    }
+}
+
+#[test]
+fn a_descriptor_of_something_else_is_not_mapped() {
+    let array = Array::from_slice(&[5u64; 2000]).unwrap();
+    let other = Array::from_slice(&[6u64; 2000]).unwrap();
+    let (bytes, pins) = write(&array);
+    let (id, its) = (
+        pins[0].wire().segment(),
+        write(&other).1[0].wire().segment(),
+    );
+    let wrong = [
+        OwnedFd::from(std::fs::File::open("/dev/null").unwrap()),
+        OwnedFd::from(std::fs::File::open("/proc/self/exe").unwrap()),
+        descriptor_of(its).unwrap(),
+    ];
+    drop((array, pins));
+    for fd in wrong {
+        let source: Arc<dyn Source> = Arc::new(Shelf(vec![(id, fd)], false));
+        let error = read::<Array<u64>>(&source, &bytes).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::BadSegment, "{error}");
+    }
 }
 
 /// The other side of the socket answers.

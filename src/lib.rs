@@ -7,6 +7,8 @@ compile_error!("multiproc runs on Linux only: it is built on futexes, memfd, pid
 compile_error!("multiproc needs a 64-bit target: its shared words and offsets are 64 bits wide");
 
 mod array;
+#[doc(hidden)]
+pub mod bench;
 mod codec;
 mod error;
 mod handle;
@@ -26,16 +28,7 @@ pub use array::{Array, ArrayGuard, FrozenArray};
 pub use bytemuck::{self, Pod, Zeroable};
 pub use error::{Error, ErrorKind, Result, TaskPanic, WorkerDeath};
 pub use pool::{AsyncResult, Builder, Chunked, Imap, ImapUnordered, Pool, Travels, TryApplyError};
-
-/// Becomes a worker if this process was started as one by a pool of this program; otherwise returns at once.
-///
-/// Not needed with the feature `auto`, which is on by default. Without it, call it as the first statement of `main`: a worker never
-/// returns from here.
-pub fn init() {
-    spawn::hook::init();
-}
-
-pub use sync::guarded::{LockError, LockResult};
+pub use sync::failure::{LockError, LockResult};
 pub use value::{Value, ValueGuard};
 
 /// The locks a [`Value`] or [`Array`] can have, and their guards.
@@ -43,4 +36,12 @@ pub mod lock {
     pub use crate::sync::adapter::{RawSyncMutex, RawSyncRwLock};
     pub use crate::sync::guarded::{Guard, ReadGuard};
     pub use crate::sync::mutex::{RawLock, RobustMutex};
+}
+
+/// Becomes a worker if this process was started as one by a pool of this program; otherwise returns at once.
+///
+/// Not needed with the feature `auto`, which is on by default. Without it, call it as the first statement of `main`: a worker never
+/// returns from here.
+pub fn init() {
+    spawn::hook::init();
 }

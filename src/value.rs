@@ -10,10 +10,11 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::Result;
 use crate::handle::{self, Hold};
-use crate::mem::layout::{Kind, Shape};
+use crate::mem::shape::{Kind, Shape};
 use crate::mem::spot::Fresh;
 use crate::sync::adapter::RawSyncRwLock;
-use crate::sync::guarded::{Guard, Guarded, LockResult, ReadGuard, make_lock};
+use crate::sync::failure::LockResult;
+use crate::sync::guarded::{Guard, Guarded, ReadGuard, make_lock};
 use crate::sync::mutex::{RawLock, RobustMutex};
 use crate::sys::clock::Wait;
 

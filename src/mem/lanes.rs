@@ -18,16 +18,22 @@
 //!
 //! # Why no held cell is ever handed out
 //!
+//! Argued here; `lanes_model.rs` goes through every interleaving of three processes, with a death at any step.
+//!
 //! Only the creator hands out cells, under a lock of its own. To hand out cell `c` it (1) reads `epoch`, (2) looks for `c` in all lanes,
 //! (3) reads `epoch` again, (4) raises `generation[c]`, (5) looks for `c` in all lanes again, and stops if a bit was seen or the epoch
 //! had changed; stopping at (5) takes the generation back. To attach, a process (a) sets its bit, (b) raises `epoch`, (c) compares
 //! `generation[c]` with its handle's, and gives up if they differ. All of these are `SeqCst`, so they have one order.
 //!
-//! * *A handle on its way, whose sender holds the cell until the receiver has attached.* If (2) misses both bits, then it read the
-//!   receiver's lane before (a), and the sender's after the sender let go, hence after (b). So (b) lies between (1) and (3): stopped.
-//! * *A handle on its way whose sender has died.* The lanes may rightly be empty. Either (a) is before (5) and the creator sees the bit
-//!   and stops, or (5) and so (4) is before (a) and then (c) sees the raised generation: gives up. Never both go on. Both may stop:
-//!   a handle whose last holder died may be refused, as `Gone` says.
+//! * *Safe.* Take any process that goes on from (c). It compared before (4), or it would have given up; so its (a) is before (4), too. Its
+//!   bit is set at (4), and if it still holds the cell at (5), it is seen: stopped. One that let go does not matter. So at the end of (5)
+//!   nobody holds the cell, and after (4) nobody can come to hold it by an old handle.
+//! * *Fair: a handle whose sender holds the cell until the receiver has attached is not refused, as long as nobody in its history died.* To refuse it, (4) must come before (c),
+//!   so (2) missed the sender's bit, which is set since the sender's own attach: (2) read the sender's lane before that attach's (a),
+//!   and the lane of the sender's sender after that one let go, which is after the (b) of the same attach. So (b) lies between (1) and
+//!   (3): stopped before (4). This is what the epoch is for.
+//! * *A handle on its way whose sender has died* may be refused, as `Gone` says, or be good, but never good and handed out.
+//!   If it was good by a hair, between (3) and (4), then one passed on from there before (5) may be refused; the model found that.
 //! * *Killed anywhere.* The creator between (4) and its own bit: nobody hands out cells of that slab any more. An attacher between (a) and
 //!   (c): its bit stays, and holds the cell back until a sweep finds its owner dead. A holder: likewise.
 //! * *Cleaning the lane of a dead process.* The cleaner first puts its own name on the lane, so there is one cleaner, and nobody claims the
@@ -253,3 +259,7 @@ impl Lanes {
 #[cfg(test)]
 #[path = "lanes_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "lanes_model.rs"]
+mod model;

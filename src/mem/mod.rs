@@ -9,4 +9,5 @@ pub(crate) mod arena;
 pub(crate) mod lanes;
 pub(crate) mod layout;
 pub(crate) mod place;
+pub(crate) mod shape;
 pub(crate) mod spot;

@@ -7,8 +7,9 @@ use std::ptr::NonNull;
 
 use crate::error::{Error, ErrorKind, Result};
 
-use super::layout::{Contents, Flags, LOCK_AT, LOCK_BYTES, LockArea, Shape};
+use super::layout::{Contents, Flags, LOCK_AT, LOCK_BYTES, LockArea};
 use super::place::{OutOfRegion, Placed, Region};
+use super::shape::Shape;
 
 /// One object: its lock area, its data, its shape.
 #[derive(Clone, Debug)]

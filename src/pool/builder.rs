@@ -27,6 +27,9 @@ use crate::spawn::hook;
 /// Tasks that may be unfinished at a time unless the builder says otherwise.
 const QUEUE_DEPTH: usize = 4096;
 
+/// The initialiser, its argument's bytes, and what handles in them stand for.
+type EncodedInit = (Reference, Vec<u8>, Vec<Pin>);
+
 /// Builds a [`Pool`] with settings of its own; from [`Pool::builder`].
 ///
 /// `S` is the state that [`init`](Builder::init) makes in each worker, `()` without it.
@@ -52,7 +55,7 @@ pub struct Builder<S = ()> {
     max_tasks: Option<usize>,
     retries: u32,
     name: Option<String>,
-    init: Option<Result<(Reference, Vec<u8>, Vec<Pin>)>>,
+    init: Option<Result<EncodedInit>>,
     state: PhantomData<fn() -> S>,
 }
 

@@ -535,7 +535,8 @@ fn run_many<A: Argument, R: Serialize + 'static>(
             }
         };
         if full {
-            return Ok(entries.give_up());
+            entries.give_up();
+            return Ok(());
         }
     }
     let span = entries.span;

@@ -345,7 +345,7 @@ fn place(core: &Core, bytes: &[u8], plain: bool, pins: Vec<Pin>) -> Result<Input
         len: bytes.len(),
         plain,
         bytes: placed,
-        pins: pins,
+        pins,
     })
 }
 

@@ -286,7 +286,7 @@ impl Core {
             id,
             placed,
             len: bytes.len(),
-            pins: pins,
+            pins,
         }))
     }
 
@@ -580,7 +580,7 @@ impl Core {
             len,
             layout,
             pid: self.crew.pid(worker),
-            pins: pins,
+            pins,
         })
     }
 

@@ -12,8 +12,9 @@ use super::{
     Init, Origin, Segment, ensure_available, finish, header_of, read_header, region_over, signature,
 };
 use crate::error::{Error, ErrorKind, Result};
-use crate::mem::layout::{Contents, SegmentId, Shape};
+use crate::mem::layout::{Contents, SegmentId};
 use crate::mem::place::Region;
+use crate::mem::shape::Shape;
 use crate::sys::map::Mapping;
 use crate::sys::{fork, memfd, memory, shm};
 

@@ -9,6 +9,7 @@
 )]
 
 pub(crate) mod anonymous;
+pub(crate) mod classes;
 pub(crate) mod named;
 pub(crate) mod registry;
 pub(crate) mod slab;
@@ -18,8 +19,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::mem::layout::{Contents, Creator, HEADER_LEN, Header, Parsed, SegmentId, Shape};
+use crate::mem::layout::{Contents, Creator, HEADER_LEN, Header, Parsed, SegmentId};
 use crate::mem::place::{Placed, Region};
+use crate::mem::shape::Shape;
 use crate::mem::spot::{Fresh, Spot};
 use crate::sys::process::Identity;
 use crate::sys::{fork, memory, shm};

@@ -33,8 +33,9 @@ use super::{
     signature,
 };
 use crate::error::{Error, ErrorKind, Result};
-use crate::mem::layout::{Contents, ID_AT, Parsed, SegmentId, Shape, Stage};
+use crate::mem::layout::{Contents, ID_AT, Parsed, SegmentId, Stage};
 use crate::mem::place::Region;
+use crate::mem::shape::Shape;
 use crate::sys::clock::Wait;
 use crate::sys::shm::{self, Lease};
 use crate::sys::{fork, memfd, memory};
@@ -144,32 +145,53 @@ fn make(name: &str, shape: Shape, total: usize, init: Init<'_>) -> Result<Made> 
     // it would unlink whatever has the name by then
     memory.set_owner(false);
     let region = region_of(memory)?;
-    let result = settle(name, &object, &region, Contents::new(shape, total), init);
+    let id = match write_id(&region) {
+        Ok(id) => id,
+        Err(error) => {
+            drop(region);
+            // not by its id: the page is not there, and so much as a look at it through the mapping would be a SIGBUS
+            take_back(name, None);
+            return Err(refused(error));
+        }
+    };
+    let result = settle(
+        name,
+        &object,
+        &region,
+        id,
+        Contents::new(shape, total),
+        init,
+    );
     if !matches!(result, Ok(Made::Done(_))) {
-        let id = header_of(&region)?.id();
         // first of all its descriptor, which may be the one that was missing
         drop(region);
-        take_back(name, id);
+        take_back(name, Some(id));
     }
     result
 }
 
-/// Steps 2 to 9 of a creation.
+/// Has the kernel write a random id into the mapping, and with it the first page come to be.
+fn write_id(region: &Region) -> std::io::Result<SegmentId> {
+    let id_at = region
+        .pointer(ID_AT, 16, 8)
+        .map_err(|error| std::io::Error::other(error.to_string()))?;
+    // SAFETY: 16 bytes inside the mapping, to which no reference exists.
+    unsafe { memory::random_into(id_at) }?;
+    let header = header_of(region).map_err(std::io::Error::other)?;
+    Ok(header.id())
+}
+
+/// Steps 3 to 9 of a creation.
 fn settle(
     name: &str,
     object: &str,
     region: &Region,
+    id: SegmentId,
     contents: Contents,
     init: Init<'_>,
 ) -> Result<Made> {
     let refused = |error| Error::os(format_args!("cannot create {object}"), error);
-    let id_at = region
-        .pointer(ID_AT, 16, 8)
-        .map_err(|error| Error::new(ErrorKind::BadSegment, error.to_string()))?;
-    // SAFETY: 16 bytes inside the mapping, to which no reference exists.
-    unsafe { memory::random_into(id_at) }.map_err(refused)?;
     let header = header_of(region)?;
-    let id = header.id();
     header.announce(signature());
     let Some(fd) = open_fd(name, object)? else {
         return Ok(Made::Lost);
@@ -195,13 +217,20 @@ fn settle(
     })))
 }
 
-/// Removes what a creation that went wrong left under the name: the file with our id, or, if not even that could be written, one of zeros.
-fn take_back(name: &str, id: SegmentId) {
+/// Removes what a creation that went wrong left under the name: the file with our id or, if that could not be written, one of zeros
+/// that nobody else holds.
+fn take_back(name: &str, id: Option<SegmentId>) {
     let Ok(fd) = shm::open(name) else { return };
-    let ours =
-        read_header(fd.as_fd()).is_ok_and(|header| header.is_none_or(|header| header.id() == id));
+    let Ok(header) = read_header(fd.as_fd()) else {
+        return;
+    };
+    let (ours, lease) = match (id, header) {
+        (Some(id), Some(header)) => (header.id() == id, Lease::Shared),
+        (None, Some(header)) => (header.stage() == Stage::Unborn, Lease::Exclusive),
+        (_, None) => (true, Lease::Exclusive),
+    };
     if ours
-        && shm::lease(fd.as_fd(), Lease::Shared).unwrap_or(false)
+        && shm::lease(fd.as_fd(), lease).unwrap_or(false)
         && shm::leads_to(name, fd.as_fd()).unwrap_or(false)
     {
         let _ = shm::unlink(name);

@@ -14,28 +14,16 @@ use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::anonymous;
+use super::classes::{CLASSES, class_of};
 use super::{Segment, registry};
 use crate::error::{Error, ErrorKind, Result};
 use crate::mem::lanes::{self, LANES, Lanes, Name};
-use crate::mem::layout::{CELL_DATA_AT, CellHead, HEADER_LEN, Shape};
+use crate::mem::layout::{CELL_DATA_AT, CellHead, HEADER_LEN};
 use crate::mem::place::{OutOfRegion, Placed};
-use crate::mem::spot::{Fresh, Spot};
+use crate::mem::shape::Shape;
+use crate::mem::spot::Spot;
 use crate::sys::process::Identity;
 use crate::sys::{fork, memfd};
-
-/// Sizes of cells; an object that needs more has a segment of its own.
-const CLASSES: [usize; 5] = [128, 256, 512, 1024, 2048];
-/// A process that shares one number reserves 64 KiB, not megabytes; one that shares a million soon has slabs of 2 MiB.
-const FIRST_CELLS: usize = 512;
-const MOST_BYTES: usize = 2 << 20;
-
-/// The smallest class that holds `shape`, if there is one.
-fn class_of(shape: &Shape) -> Option<usize> {
-    let data_at = CELL_DATA_AT.next_multiple_of(shape.align as usize);
-    let len = data_at.checked_add(shape.data_len().ok()?)?;
-    let fits = shape.align <= CLASSES[0] as u64;
-    fits.then(|| CLASSES.iter().position(|class| len <= *class))?
-}
 
 /// One memory file of equal cells, as this process uses it.
 pub(crate) struct Slab {
@@ -119,7 +107,7 @@ fn outside(error: OutOfRegion) -> Error {
 }
 
 impl Slab {
-    fn create(cell_len: usize, cells: usize) -> Result<Arc<Self>> {
+    pub(super) fn create(cell_len: usize, cells: usize) -> Result<Arc<Self>> {
         let lanes_len = lanes::len_for(cells);
         let shape = Shape::slab(cell_len, cells, lanes_len);
         let (lanes_at, cells_at) = places(lanes_len);
@@ -210,6 +198,10 @@ impl Slab {
         &self.segment
     }
 
+    pub(super) fn cells(&self) -> usize {
+        self.cells
+    }
+
     fn local(&self) -> MutexGuard<'_, Local> {
         self.local.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -226,7 +218,7 @@ impl Slab {
     }
 
     /// A free cell, ready for `init`; `None` if none is known.
-    fn allocate(self: &Arc<Self>, shape: Shape) -> Result<Option<Arc<Cell>>> {
+    pub(super) fn allocate(self: &Arc<Self>, shape: Shape) -> Result<Option<Arc<Cell>>> {
         let mut local = self.local();
         let (number, generation) = loop {
             let Some(number) = local.unlist() else {
@@ -250,7 +242,7 @@ impl Slab {
     }
 
     /// Lists the cells that nobody holds any more, those of dead processes among them. Returns how many are listed.
-    fn sweep(&self) -> usize {
+    pub(super) fn sweep(&self) -> usize {
         let mut local = self.local();
         self.lanes.clean(self.me, is_alive);
         self.lanes.sweep(|cell| local.list(cell));
@@ -400,92 +392,5 @@ impl fmt::Debug for Cell {
             .field("number", &self.number)
             .field("generation", &self.generation)
             .finish_non_exhaustive()
-    }
-}
-
-/// The slabs of one class that this process made.
-struct Class {
-    generation: u64,
-    slabs: Vec<Arc<Slab>>,
-    /// The slab that cells were last taken from.
-    current: usize,
-}
-
-static MADE: [Mutex<Class>; CLASSES.len()] = [const {
-    Mutex::new(Class {
-        generation: 0,
-        slabs: Vec::new(),
-        current: 0,
-    })
-}; CLASSES.len()];
-
-/// Puts a small object into a cell; `None` if it is too large for any. Costs some hundred nanoseconds, and now and then a sweep or a new
-/// slab.
-///
-/// # Errors
-///
-/// `OutOfMemory`, or that of `init`.
-pub(crate) fn create(shape: Shape, init: super::Init<'_>) -> Result<Option<Arc<Cell>>> {
-    let Some(index) = class_of(&shape) else {
-        return Ok(None);
-    };
-    let cell = MADE[index]
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .allocate(CLASSES[index], shape)?;
-    let spot = cell.spot()?;
-    spot.flags().reset();
-    // SAFETY: the cell was just handed out, and no handle of its generation exists yet.
-    let fresh = unsafe { Fresh::new(spot) };
-    fresh.clear()?;
-    init(&fresh)?;
-    Ok(Some(cell))
-}
-
-impl Class {
-    fn allocate(&mut self, cell_len: usize, shape: Shape) -> Result<Arc<Cell>> {
-        if self.generation != fork::generation() {
-            fork::watch();
-            // inherited slabs are the parent's; their memory goes when nothing here uses it
-            self.slabs.clear();
-            self.generation = fork::generation();
-        }
-        if let Some(slab) = self.slabs.get(self.current)
-            && let Some(cell) = slab.allocate(shape)?
-        {
-            return Ok(cell);
-        }
-        for (index, slab) in self.slabs.iter().enumerate() {
-            if let Some(cell) = slab.allocate(shape)? {
-                self.current = index;
-                return Ok(cell);
-            }
-        }
-        let listed: usize = self.slabs.iter().map(|slab| slab.sweep()).sum();
-        let all: usize = self.slabs.iter().map(|slab| slab.cells).sum();
-        // few found: a new slab now, rather than a sweep again soon
-        if listed * 4 < all || all == 0 {
-            let most = MOST_BYTES / cell_len;
-            let cells = self
-                .slabs
-                .last()
-                .map_or(FIRST_CELLS, |slab| slab.cells * 2)
-                .min(most);
-            self.slabs.push(Slab::create(cell_len, cells)?);
-            self.current = self.slabs.len() - 1;
-        } else {
-            self.current = 0;
-        }
-        for (index, slab) in self.slabs.iter().enumerate().rev() {
-            if let Some(cell) = slab.allocate(shape)? {
-                self.current = index;
-                return Ok(cell);
-            }
-        }
-        // all that the sweep found was attached again meanwhile
-        let slab = Slab::create(cell_len, FIRST_CELLS)?;
-        let cell = slab.allocate(shape)?;
-        self.slabs.push(slab);
-        cell.ok_or_else(|| Error::new(ErrorKind::OutOfMemory, "a new slab has no free cell"))
     }
 }

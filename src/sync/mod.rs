@@ -11,6 +11,7 @@
 )]
 
 pub(crate) mod adapter;
+pub(crate) mod failure;
 pub(crate) mod guarded;
 pub(crate) mod mutex;
 pub(crate) mod park;

@@ -29,14 +29,82 @@ impl Identity {
     }
 }
 
-/// Field 22 of `/proc/PID/stat`; `None` for a process that is gone or a zombie.
+/// Field 22 of `/proc/PID/stat`; `None` for a process that is gone or a zombie. One whose first thread ended by `pthread_exit` looks like
+/// a zombie, too, but has other threads left, and lives.
 fn start_time(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // the second field is the program's name in parentheses and may hold anything, so count from its end
     let mut fields = stat[stat.rfind(')')? + 1..].split_ascii_whitespace();
     let state = fields.next()?;
-    if matches!(state, "Z" | "X" | "x") {
+    // fields 4 to 19 lie between the state and the number of threads
+    let threads: u32 = fields.nth(16)?.parse().ok()?;
+    if matches!(state, "Z" | "X" | "x") && threads <= 1 {
         return None;
     }
-    fields.nth(18)?.parse().ok()
+    fields.nth(1)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::wait::{Id, WaitPidFlag, waitid};
+
+    #[test]
+    fn a_process_is_alive_until_it_is_a_zombie() {
+        let own = Identity::own();
+        assert!(own.started > 0 && own.is_alive());
+        let other = Identity {
+            started: own.started + 1,
+            ..own
+        };
+        assert!(!other.is_alive());
+        let mut child = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
+        let pid = child.id();
+        let child_is = Identity {
+            pid,
+            started: start_time(pid).unwrap(),
+        };
+        assert!(child_is.is_alive());
+        child.kill().unwrap();
+        let id = Id::Pid(nix::unistd::Pid::from_raw(pid.cast_signed()));
+        waitid(id, WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT).unwrap();
+        assert!(!child_is.is_alive());
+        child.wait().unwrap();
+        assert!(!child_is.is_alive());
+    }
+
+    /// The first thread of a program can end before the others.
+    #[test]
+    fn a_process_without_its_first_thread_is_alive() {
+        let script = "import ctypes, threading, time\n\
+            threading.Thread(target=time.sleep, args=(60,)).start()\n\
+            print('up', flush=True)\n\
+            ctypes.CDLL(None).pthread_exit(None)";
+        let Ok(mut child) = std::process::Command::new("python3")
+            .args(["-c", script])
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+        else {
+            return; // no python here
+        };
+        let mut line = String::new();
+        let out = child.stdout.as_mut().unwrap();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(out), &mut line).unwrap();
+        let is_leaderless = || {
+            let stat = fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
+            stat.contains(") Z ")
+        };
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while !is_leaderless() && std::time::Instant::now() < until {
+            std::thread::yield_now();
+        }
+        assert!(is_leaderless());
+        let alive = start_time(child.id()).is_some();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(alive);
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::ptr::NonNull;
+use std::sync::OnceLock;
 
 use super::clock::{Wait, timespec};
 
@@ -33,6 +34,10 @@ unsafe impl Sync for Mutex {}
 
 /// The word in which libc keeps the mutex's type: glibc's `__kind`, musl's `_m_type`.
 const KIND_AT: usize = if cfg!(target_env = "musl") { 0 } else { 16 };
+
+/// Room for a mutex that is made only to be looked at.
+#[repr(align(64))]
+struct Template(#[expect(dead_code, reason = "written by libc")] [u8; 64]);
 
 impl Mutex {
     /// # Safety
@@ -74,12 +79,16 @@ impl Mutex {
     /// Whether the type word is that of a mutex made by [`init`](Self::init). Only then is libc let near the rest: it would follow the
     /// pointers of a priority-inheriting mutex, or never report the death of the owner of a plain one.
     pub(crate) fn has_our_kind(self) -> io::Result<bool> {
-        let template = Box::new(std::cell::UnsafeCell::new([0_u64; 8]));
-        // SAFETY: 64 bytes of our own, alive to the end of this function; 8-aligned is what pthread_mutex_t asks for.
-        let local = unsafe { Self::at(NonNull::from(&*template).cast()) };
+        static OURS: OnceLock<u32> = OnceLock::new();
+        if let Some(ours) = OURS.get() {
+            return Ok(self.kind() == *ours);
+        }
+        let template = std::cell::UnsafeCell::new(Template([0; 64]));
+        // SAFETY: 64 bytes of our own, aligned to 64, alive to the end of this function.
+        let local = unsafe { Self::at(NonNull::from(&template).cast()) };
         // SAFETY: nobody else knows it.
         unsafe { local.init() }?;
-        Ok(self.kind() == local.kind())
+        Ok(self.kind() == *OURS.get_or_init(|| local.kind()))
     }
 
     fn kind(self) -> u32 {

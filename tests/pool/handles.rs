@@ -10,13 +10,13 @@ fn a_value_set_in_another_process_is_seen_here() {
     let value = Value::new(0.0_f64).unwrap();
     let array = Array::<i32>::new(10).unwrap();
     let set = |(value, array): (Value<f64>, Array<i32>)| {
-        value.set(3.14).unwrap();
+        value.set(2.5).unwrap();
         array.lock().unwrap()[0] = 5;
         std::process::id()
     };
     let pid = pool.apply(set, (value.clone(), array.clone())).unwrap();
     assert_ne!(pid, std::process::id());
-    assert_eq!(value.get().unwrap().to_bits(), 3.14_f64.to_bits());
+    assert_eq!(value.get().unwrap().to_bits(), 2.5_f64.to_bits());
     assert_eq!(array.get(0).unwrap(), 5);
 }
 
@@ -132,7 +132,7 @@ fn a_frozen_array_is_read_without_a_lock_everywhere() {
         .unwrap()
         .iter_mut()
         .enumerate()
-        .for_each(|(at, x)| *x = at as f64);
+        .for_each(|(at, x)| *x = f64::from(u32::try_from(at).unwrap()));
     let frozen = array.freeze().unwrap();
     let sum =
         |data: &FrozenArray<f64>, (from, to): (usize, usize)| data[from..to].iter().sum::<f64>();
@@ -192,16 +192,17 @@ fn a_worker_lets_go_of_an_array_that_the_parent_dropped() {
     }
 }
 
+fn die_with_the_lock(value: Value<u32>) {
+    let mut guard = value.lock().unwrap();
+    *guard = 6;
+    std::process::abort();
+}
+
 #[test]
 fn the_lock_of_a_worker_that_died_is_handed_on() {
     let pool = Pool::with_workers(1).unwrap();
     let value = Value::new(5_u32).unwrap();
-    fn die(value: Value<u32>) {
-        let mut guard = value.lock().unwrap();
-        *guard = 6;
-        std::process::abort();
-    }
-    let error = pool.apply(die, value.clone()).unwrap_err();
+    let error = pool.apply(die_with_the_lock, value.clone()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::WorkerDied);
     let error = value.get().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::OwnerDied);

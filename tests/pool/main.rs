@@ -5,3 +5,4 @@
 mod calls;
 mod deaths;
 mod handles;
+mod storm;

@@ -8,6 +8,7 @@
     reason = "a constructor that hides the marker from the one of the crate"
 )]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::print_stdout, reason = "it is its own test runner")]
 
 use std::io::Write;
 

@@ -184,6 +184,10 @@ fn a_forked_child_is_told_that_the_pool_is_not_its() {
     assert!(said.contains("@true") && said.contains("@5"), "{output:?}");
 }
 
+fn leave(code: i32) {
+    std::process::exit(code);
+}
+
 #[test]
 fn a_host_that_ignores_its_children_still_learns_how_a_worker_ended() {
     if role().is_some() {
@@ -196,9 +200,6 @@ fn a_host_that_ignores_its_children_still_learns_how_a_worker_ended() {
         }
         .unwrap();
         let pool = Pool::with_workers(1).unwrap();
-        fn leave(code: i32) {
-            std::process::exit(code);
-        }
         println!("@{}", pool.apply(leave, 5).unwrap_err());
         println!("@{}", pool.apply(|x: u32| x, 5).unwrap());
         return;

@@ -168,11 +168,19 @@ fn a_thread_that_ends_with_a_leaked_guard_counts_as_dead() {
 #[test]
 fn a_leaked_guard_keeps_its_memory_mapped() {
     std::thread::spawn(|| {
-        for _ in 0..10 {
-            let array = Array::<u64>::new(10_000).unwrap();
-            let _leaked = std::mem::ManuallyDrop::new(array.lock().unwrap());
-        }
         let values: Vec<_> = (0..10).map(|n| Value::new(n).unwrap()).collect();
+        let array = Array::<u64>::new(10_000).unwrap();
+        let leaked = std::mem::ManuallyDrop::new(array.lock().unwrap());
+        let address = std::ptr::from_ref(&leaked[0]).addr();
+        drop(array);
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let is_mapped = maps.lines().any(|line| {
+            let (from, to) = line.split(' ').next().unwrap().split_once('-').unwrap();
+            let number = |text| usize::from_str_radix(text, 16).unwrap();
+            (number(from)..number(to)).contains(&address) && line.contains("memfd:multiproc")
+        });
+        assert!(is_mapped);
+        // without the mapping this thread dies here
         let guards: Vec<_> = values.iter().map(|value| value.lock().unwrap()).collect();
         drop(guards);
     })
@@ -232,4 +240,54 @@ fn readers_of_raw_syncs_rwlock_share_it_and_writers_do_not() {
         },
     );
     assert!(array.try_lock().is_ok());
+}
+
+/// At whatever instruction of lock and unlock a process is killed, the others go on, and lose at most what was under its lock.
+#[test]
+fn a_process_killed_anywhere_stops_nobody() {
+    if let Some((_, name)) = role() {
+        let pair = Value::<[u64; 2]>::open(&name).unwrap();
+        say("ready");
+        loop {
+            match pair.lock() {
+                Ok(mut pair) => {
+                    pair[0] += 1;
+                    pair[1] += 1;
+                }
+                Err(LockError::OwnerDied(mut pair)) => {
+                    pair[1] = pair[0];
+                    pair.recover();
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+    let name = Name::new();
+    let pair = Value::create(&name, [0u64; 2]).unwrap();
+    let test = "lock::a_process_killed_anywhere_stops_nobody";
+    let mut survivor = Kid::new(test, "adds", &name);
+    survivor.hear();
+    for round in 0..25 {
+        let mut kid = Kid::new(test, "adds", &name);
+        kid.hear();
+        // not to force an order: to die somewhere else each time
+        std::thread::sleep(Duration::from_micros(211 * round));
+        kid.kill();
+        let before = match pair.lock_timeout(Duration::from_secs(20)) {
+            Ok(pair) => {
+                assert_eq!(pair[0], pair[1]);
+                pair[0]
+            }
+            Err(LockError::OwnerDied(mut pair)) => {
+                pair[1] = pair[0];
+                pair.recover()[0]
+            }
+            Err(error) => panic!("{error}"),
+        };
+        let until = Instant::now() + Duration::from_secs(20);
+        while pair.get().is_ok_and(|pair| pair[0] == before) {
+            assert!(Instant::now() < until, "the survivor stopped");
+            std::thread::yield_now();
+        }
+    }
 }

@@ -1,0 +1,251 @@
+//! What lies in shared memory, in words that other programs understand: kind, type, number, lock.
+
+use std::any::TypeId;
+use std::fmt;
+
+use crate::error::{Error, ErrorKind, Result};
+
+use super::layout::{HEADER_LEN, MAX_ALIGN};
+
+/// What a segment holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum Kind {
+    Value = 1,
+    Array = 2,
+    Slab = 3,
+    Board = 4,
+}
+
+impl Kind {
+    pub(crate) fn from_code(code: u32) -> Option<Self> {
+        [Self::Value, Self::Array, Self::Slab, Self::Board]
+            .into_iter()
+            .find(|kind| *kind as u32 == code)
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Kind::Value => "a value of",
+            Kind::Array => "an array of",
+            Kind::Slab => "a slab of",
+            Kind::Board => "a board of",
+        })
+    }
+}
+
+/// A type as other programs can know it: by structure, not by name, which differs between crates that include one file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Fingerprint {
+    pub(crate) hash: u64,
+    pub(crate) tag: [u8; 16],
+}
+
+impl Fingerprint {
+    /// Numbers are named as numpy names them (`<f8`, `<i4`, `|u1`), everything else is `V` and its size.
+    pub(crate) fn of<T: 'static>() -> Self {
+        let number = match () {
+            () if same::<T, f32>() => Some('f'),
+            () if same::<T, f64>() => Some('f'),
+            () if same::<T, i8>() || same::<T, i16>() || same::<T, i32>() => Some('i'),
+            () if same::<T, i64>() || same::<T, isize>() => Some('i'),
+            () if same::<T, u8>() || same::<T, u16>() || same::<T, u32>() => Some('u'),
+            () if same::<T, u64>() || same::<T, usize>() => Some('u'),
+            () => None,
+        };
+        let size = size_of::<T>();
+        let text = match number {
+            Some(letter) if size == 1 => format!("|{letter}1"),
+            Some(letter) => format!("<{letter}{size}"),
+            None => format!("V{size}"),
+        };
+        let mut tag = [0; 16];
+        let len = text.len().min(tag.len());
+        tag[..len].copy_from_slice(&text.as_bytes()[..len]);
+        Self::of_parts(tag, size as u64, align_of::<T>() as u64)
+    }
+
+    pub(super) fn of_parts(tag: [u8; 16], size: u64, align: u64) -> Self {
+        // FNV-1a: short, and the same in every build
+        let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+        for byte in tag
+            .into_iter()
+            .chain(size.to_le_bytes())
+            .chain(align.to_le_bytes())
+        {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+        Self { hash, tag }
+    }
+
+    pub(super) fn words(self) -> [u64; 2] {
+        let (low, high) = self.tag.split_at(8);
+        [low, high].map(|half| u64::from_le_bytes(half.try_into().unwrap_or_default()))
+    }
+}
+
+fn same<T: 'static, U: 'static>() -> bool {
+    TypeId::of::<T>() == TypeId::of::<U>()
+}
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text: String = self
+            .tag
+            .iter()
+            .take_while(|byte| **byte != 0)
+            .map(|byte| char::from(*byte))
+            .map(|c| if c.is_ascii_graphic() { c } else { '?' })
+            .collect();
+        f.write_str(&text)
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}#{:016x}", self.hash)
+    }
+}
+
+/// What kind of thing of what type, how many of it, under which lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Shape {
+    pub(crate) kind: Kind,
+    pub(crate) fingerprint: Fingerprint,
+    pub(crate) size: u64,
+    pub(crate) align: u64,
+    pub(crate) count: u64,
+    /// Code of the lock, 0 for none.
+    pub(crate) lock: u32,
+}
+
+impl Shape {
+    /// `count` elements of `T`.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` for a type without size or of more than page alignment: neither can be placed.
+    pub(crate) fn of<T: 'static>(kind: Kind, count: usize, lock: u32) -> Result<Self> {
+        let (size, align) = (size_of::<T>(), align_of::<T>());
+        if size == 0 || align > MAX_ALIGN {
+            let name = std::any::type_name::<T>();
+            return Err(Error::new(
+                ErrorKind::InvalidInput,
+                format!(
+                    "cannot share {name}: it has {size} bytes aligned to {align}; shared memory holds types of at least one byte, aligned to at most {MAX_ALIGN}"
+                ),
+            ));
+        }
+        Ok(Self {
+            kind,
+            fingerprint: Fingerprint::of::<T>(),
+            size: size as u64,
+            align: align as u64,
+            count: count as u64,
+            lock,
+        })
+    }
+
+    /// `len` bytes that only their owner understands.
+    pub(crate) fn opaque(kind: Kind, len: usize) -> Self {
+        Self {
+            kind,
+            fingerprint: Fingerprint::of_parts(*b"V1\0\0\0\0\0\0\0\0\0\0\0\0\0\0", 1, 128),
+            size: 1,
+            align: 128,
+            count: len as u64,
+            lock: 0,
+        }
+    }
+
+    /// `cells` cells of `cell_len` bytes, behind `lanes_len` bytes of lanes. Counted in bytes, with both numbers in the tag.
+    pub(crate) fn slab(cell_len: usize, cells: usize, lanes_len: usize) -> Self {
+        let mut tag = [0; 16];
+        tag[0] = b'C';
+        tag[8..12].copy_from_slice(&(cell_len as u32).to_le_bytes());
+        tag[12..].copy_from_slice(&(cells as u32).to_le_bytes());
+        Self {
+            fingerprint: Fingerprint::of_parts(tag, 1, 128),
+            ..Self::opaque(Kind::Slab, lanes_len + cells * cell_len)
+        }
+    }
+
+    /// Length and number of a slab's cells, as its creator says.
+    pub(crate) fn slab_parts(&self) -> Option<(usize, usize)> {
+        let half = |at: usize| {
+            let bytes = self.fingerprint.tag[at..at + 4].try_into().ok()?;
+            Some(u32::from_le_bytes(bytes) as usize)
+        };
+        (self.kind == Kind::Slab)
+            .then(|| Some((half(8)?, half(12)?)))
+            .flatten()
+            .filter(|(cell_len, cells)| *cell_len <= 1 << 16 && *cells <= 1 << 20)
+    }
+
+    /// Bytes of all elements.
+    ///
+    /// # Errors
+    ///
+    /// `OutOfMemory` if no machine can have so many.
+    pub(crate) fn data_len(&self) -> Result<usize> {
+        self.size
+            .checked_mul(self.count)
+            .and_then(|len| usize::try_from(len).ok())
+            .filter(|len| *len <= isize::MAX as usize - 2 * MAX_ALIGN)
+            .ok_or_else(|| {
+                Error::new(
+                    ErrorKind::OutOfMemory,
+                    format!("cannot share {self}: it is larger than the address space"),
+                )
+            })
+    }
+
+    pub(super) fn data_at(&self) -> usize {
+        HEADER_LEN.next_multiple_of((self.align as usize).max(1))
+    }
+
+    /// Length of a segment that holds just this.
+    pub(crate) fn total(&self) -> Result<usize> {
+        Ok(self.data_at() + self.data_len()?)
+    }
+
+    /// Whether this is what `found` says it is. A count is compared only where `self` is a single value.
+    pub(crate) fn admit(&self, object: &str, found: &Shape) -> Result<()> {
+        let fits = self.kind == found.kind
+            && self.fingerprint == found.fingerprint
+            && self.size == found.size
+            && self.align == found.align
+            && self.lock == found.lock
+            && (self.kind != Kind::Value || found.count == 1);
+        if fits {
+            Ok(())
+        } else {
+            Err(Error::type_mismatch(
+                object,
+                self.to_string(),
+                found.to_string(),
+            ))
+        }
+    }
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ", self.kind)?;
+        if self.kind != Kind::Value {
+            write!(f, "{} ", self.count)?;
+        }
+        write!(f, "{}", self.fingerprint)?;
+        if self.fingerprint.tag[0] == b'V' {
+            write!(f, " (aligned to {})", self.align)?;
+        }
+        match self.lock {
+            0 | 1 => Ok(()),
+            2 => f.write_str(" under raw_sync's mutex"),
+            3 => f.write_str(" under raw_sync's rwlock"),
+            other => write!(f, " under lock {other}"),
+        }
+    }
+}
