@@ -24,7 +24,7 @@ use crate::ring::line::Line;
 use crate::ring::slot::Slot;
 use crate::sync::park::{self, Doorbell};
 use crate::sys::map::{self, Mapping};
-use crate::sys::memfd;
+use crate::sys::{memfd, memory};
 
 /// Records of each worker: unread results it can have before it uses the slots themselves.
 const RECORDS: usize = 256;
@@ -294,6 +294,12 @@ impl Board {
 
     /// Makes memory exist behind `span` of `arena`.
     fn reserve(&self, arena: &Arena, span: Span) -> std::io::Result<()> {
+        // WHY NOT leave it to the kernel: it would hand out page after page and then end some process
+        if span.len() >= ASK_FIRST
+            && memory::available().is_some_and(|free| free < span.len() as u64)
+        {
+            return Err(std::io::ErrorKind::OutOfMemory.into());
+        }
         memfd::reserve(
             self.fd(),
             arena.at + span.bytes().start as u64,
@@ -334,9 +340,9 @@ impl Board {
             })
     }
 
-    /// Gives memory of free large spans back beyond a bound; by the arena's owner alone.
-    pub(super) fn trim(&self, arena: &Arena, taker: &mut Taker) {
-        taker.trim(&arena.table, WARM_GRANULES, |span| {
+    /// Gives memory of free large spans back, all but `keep` bytes; by the arena's owner alone.
+    pub(super) fn trim(&self, arena: &Arena, taker: &mut Taker, keep: usize) {
+        taker.trim(&arena.table, keep / GRANULE, |span| {
             memfd::punch(
                 self.fd(),
                 arena.at + span.bytes().start as u64,
@@ -347,8 +353,11 @@ impl Board {
     }
 }
 
+/// From this size on the system is asked beforehand whether it has the memory: 64 MiB.
+const ASK_FIRST: usize = 64 << 20;
+
 /// Free memory that an arena keeps in large spans for the next ones: 64 MiB.
-const WARM_GRANULES: usize = (64 << 20) / GRANULE;
+pub(super) const KEEP_WARM: usize = 64 << 20;
 
 /// One process's room for payloads.
 #[derive(Clone, Debug)]

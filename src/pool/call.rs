@@ -172,14 +172,14 @@ impl Call {
         }
     }
 
-    /// Before a sleep: gives back what idle workers should not hold.
-    pub(super) fn rest(&mut self) {
+    /// Before a sleep: gives back what idle workers should not hold, and all but `keep` bytes of free memory for results.
+    pub(super) fn rest(&mut self, keep: usize) {
         if !self.contexts.is_empty() {
             self.forget_contexts();
         }
         self.output
             .board
-            .trim(&self.output.arena, &mut self.output.taker);
+            .trim(&self.output.arena, &mut self.output.taker, keep);
     }
 
     /// Takes a task whose arguments lie in the arena.

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::Result;
 use crate::mem::arena::{GRANULE, Span, Taker};
-use crate::pool::board::{Arena, Board, corrupted};
+use crate::pool::board::{Arena, Board, KEEP_WARM, corrupted};
 
 /// Results up to this size are copied out as they arrive, so that their page serves again at once; larger ones stay where they are until
 /// they are taken.
@@ -129,7 +129,7 @@ impl Drop for Placed {
         let mut taker = lock(&memory.taker);
         memory.inputs.table.release(self.span);
         if self.span.count >= NUDGE {
-            memory.board.trim(&memory.inputs, &mut taker);
+            memory.board.trim(&memory.inputs, &mut taker, KEEP_WARM);
         }
     }
 }

@@ -538,15 +538,21 @@ impl Core {
         seats.fruitless = if fruitless { seats.fruitless + 1 } else { 0 };
         seats.last_death = Some(Instant::now());
         seats.accepted_then = accepted;
-        let too_many = seats.fruitless >= FRUITLESS_MAX;
-        let stay_empty = seats.winding_up || seats.failure.is_some() || too_many;
+        let too_many = seats.fruitless >= FRUITLESS_MAX && !seats.building;
+        let stay_empty = seats.winding_up || (seats.building && seats.failure.is_some());
+        // in a pool that stands, an initialiser that failed is one more death
+        let failure = if seats.building {
+            None
+        } else {
+            seats.failure.take()
+        };
         drop(seats);
         self.crew.changed.notify_all();
         let reason = if too_many {
             let message = format!(
                 "pool \"{}\" gave up: {FRUITLESS_MAX} workers ended one after the other without a result; the last {}",
                 self.name,
-                describe(end)
+                failure.map_or_else(|| describe(end), |failure| format!("said: {failure}")),
             );
             Error::new(ErrorKind::WorkersKeepDying, message)
         } else if stay_empty {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::handle::Pin;
-use crate::pool::board::Board;
+use crate::pool::board::{Board, KEEP_WARM};
 use crate::pool::call::{Call, catch_panics_of_this_thread};
 use crate::pool::message::{Said, Setup};
 use crate::pool::travel::FromParent;
@@ -22,8 +22,10 @@ use crate::sync::words::{Bits, Switch};
 const SPINS: u32 = 4_000;
 /// The same where workers take processors from each other or from the parent.
 const SPINS_CROWDED: u32 = 200;
-/// Longest sleep, in case a wake is lost with a waker that was killed in the middle of it.
-const SLEEP_MAX: Duration = Duration::from_secs(1);
+/// First sleep. Who is not called in that time gives the memory back that it keeps for the next results.
+const NAP: Duration = Duration::from_secs(1);
+/// Longest sleep, should a wake ever be lost.
+const SLEEP_MAX: Duration = Duration::from_secs(60);
 
 /// What a worker of a pool does; the entry function that the parent names.
 pub(super) fn serve(arrival: Arrival) {
@@ -112,13 +114,13 @@ impl Worker {
     fn work(&mut self) {
         let board = Arc::clone(&self.board);
         let line = board.line(usize::from(self.me));
-        let mut idle = 0;
+        let (mut idle, mut rested) = (0, false);
         line.clear();
         while self.left != Some(0) {
             if let Some(claimed) = self.claimer.claim(board.tasks()) {
                 self.run(claimed);
                 line.clear();
-                idle = 0;
+                (idle, rested) = (0, false);
                 continue;
             }
             if Switch(board.stop()).is_on() {
@@ -129,19 +131,21 @@ impl Worker {
                 spin_loop();
                 continue;
             }
-            self.call.rest();
+            self.call.rest(if rested { 0 } else { KEEP_WARM });
             self.let_go();
             let has_news = || {
                 board.tasks().has_news_at(self.claimer.position()) || Switch(board.stop()).is_on()
             };
+            let limit = if rested { SLEEP_MAX } else { NAP };
             park::park(
                 board.idle(),
                 usize::from(self.me),
                 &line.park,
-                Some(SLEEP_MAX),
+                Some(limit),
                 has_news,
             );
-            idle = 0;
+            // after a sleep without a task it goes straight back to sleep
+            (idle, rested) = (self.spins - 1, true);
         }
         while !self.on_their_way.is_empty() {
             let read = || {

@@ -137,3 +137,32 @@ fn a_pool_whose_workers_keep_dying_gives_up() {
         ErrorKind::WorkersKeepDying
     );
 }
+
+#[test]
+fn an_initialiser_that_fails_later_makes_the_pool_give_up_and_say_why() {
+    let path = std::env::temp_dir().join(format!("multiproc-init-{}", std::process::id()));
+    std::fs::write(&path, "here").unwrap();
+    let make =
+        |path: std::path::PathBuf| std::fs::read_to_string(path).expect("the file of the state");
+    let pool = Pool::builder()
+        .workers(1)
+        .init(make, path.clone())
+        .build()
+        .unwrap();
+    assert_eq!(
+        pool.map_state(|state: &mut String, ()| state.clone(), [()])
+            .unwrap(),
+        ["here"]
+    );
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(
+        pool.apply(abort_at_seven, 7).unwrap_err().kind(),
+        ErrorKind::WorkerDied
+    );
+    let error = pool.apply(square, 1).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::WorkersKeepDying);
+    assert!(
+        error.to_string().contains("the file of the state"),
+        "{error}"
+    );
+}

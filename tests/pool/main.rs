@@ -5,4 +5,5 @@
 mod calls;
 mod deaths;
 mod handles;
+mod large;
 mod storm;
