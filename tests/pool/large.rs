@@ -7,11 +7,7 @@ fn payloads_of_every_size_around_every_border_arrive_whole() {
     let pool = Pool::with_workers(2).unwrap();
     // inline in slot (64) and record (112), copied out (16 KiB), page and span borders
     for border in [0, 24, 64, 112, 4096, 16 * 1024, 256 * 1024, 1 << 20] {
-        for len in [
-            border - usize::from(border > 0),
-            border,
-            border + 1,
-        ] {
+        for len in [border - usize::from(border > 0), border, border + 1] {
             let bytes: Vec<u8> = (0..len).map(|at| (at * 7 + len) as u8).collect();
             assert_eq!(
                 pool.apply(|bytes: Vec<u8>| bytes, bytes.clone()).unwrap(),
