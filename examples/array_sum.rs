@@ -16,10 +16,12 @@ fn sum_range(numbers: &FrozenArray<f64>, (start, end): (usize, usize)) -> f64 {
     numbers[start..end].iter().sum()
 }
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let len: usize = std::env::args()
-        .nth(1)
-        .map_or(Ok(100_000_000), |text| text.parse())?;
+fn main() -> multiproc::Result<()> {
+    let argument = std::env::args().nth(1).unwrap_or("100000000".to_owned());
+    let Ok(len) = argument.parse::<usize>() else {
+        eprintln!("array_sum: {argument:?} is no length\nusage: array_sum [LENGTH]");
+        std::process::exit(2);
+    };
     let array = Array::<f64>::new(len)?;
     array.update(|numbers| {
         for (index, number) in numbers.iter_mut().enumerate() {
@@ -45,8 +47,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let start = Instant::now();
     let plain: f64 = numbers.iter().sum();
     println!("one process: {plain} in {:?}", start.elapsed());
-    if total.to_bits() != plain.to_bits() {
-        return Err("the sums differ".into());
-    }
+    assert_eq!(total.to_bits(), plain.to_bits(), "the sums differ");
     Ok(())
 }

@@ -174,8 +174,9 @@ fn run(root: PathBuf, workers: Option<usize>) -> multiproc::Result<ExitCode> {
             match bar.suspend(|| stdout.write_all(&lines).and_then(|()| stdout.flush())) {
                 Ok(()) => {}
                 Err(error) if error.kind() == ErrorKind::BrokenPipe => {
-                    return Ok(ExitCode::SUCCESS);
-                } // `| head` has seen enough
+                    bar.finish_and_clear();
+                    return Ok(ExitCode::SUCCESS); // `| head` has seen enough
+                }
                 Err(error) => {
                     complain(&format!("write error: {}", reason(&error)));
                     break;

@@ -1,5 +1,7 @@
 //! For the crate's own benches: inner parts that are not otherwise public. Not part of the API; it may change at any time.
 
+#![forbid(unsafe_code)]
+
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 

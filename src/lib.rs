@@ -45,3 +45,7 @@ pub mod lock {
 pub fn init() {
     spawn::hook::init();
 }
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
