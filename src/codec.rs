@@ -112,8 +112,22 @@ pub(crate) fn encode<T: Serialize + 'static>(value: &T, out: &mut Vec<u8>) -> Re
     let result = postcard::serialize_with_flavor(value, Append(out));
     result.map_err(|error| {
         out.truncate(start);
-        error.to_string()
+        explain(&error)
     })
+}
+
+/// Says more than postcard does where it can.
+fn explain(error: &postcard::Error) -> Reason {
+    match error {
+        postcard::Error::SerdeSerCustom => "its Serialize implementation refused this value".to_owned(),
+        postcard::Error::SerdeDeCustom => "its Deserialize implementation refused these bytes".to_owned(),
+        postcard::Error::WontImplement => {
+            "its Deserialize asks what comes next, which the compact encoding does not say (serde's untagged, tag and flatten, or a type \
+             such as serde_json::Value); send it as text or bytes instead"
+                .to_owned()
+        }
+        other => other.to_string(),
+    }
 }
 
 /// Lets postcard append to a borrowed vector.
@@ -142,7 +156,7 @@ pub(crate) fn decode<T: DeserializeOwned + 'static>(bytes: &[u8]) -> Result<T, R
     if let Some(value) = from_raw(bytes.len(), |to| to.copy_from_slice(bytes)) {
         return value;
     }
-    let (value, rest) = postcard::take_from_bytes(bytes).map_err(|error| error.to_string())?;
+    let (value, rest) = postcard::take_from_bytes(bytes).map_err(|error| explain(&error))?;
     if rest.is_empty() {
         Ok(value)
     } else {

@@ -4,13 +4,15 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 /// The crate's result: `Err` is [`Error`] unless said otherwise.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What kind of failure an [`Error`] is.
 ///
 /// More kinds may come, so a `match` needs a last arm.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum ErrorKind {
     /// A live segment of that name exists.
@@ -82,7 +84,7 @@ pub enum ErrorKind {
 }
 
 /// How and where a task panicked.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct TaskPanic {
     /// The panic's message.
@@ -98,7 +100,7 @@ pub struct TaskPanic {
 }
 
 /// How a worker process ended.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct WorkerDeath {
     /// Process id the worker had.
@@ -116,7 +118,8 @@ pub struct WorkerDeath {
 /// Any failure of this crate.
 ///
 /// Cheap to clone. [`kind`](Error::kind) is for programs, `Display` for people: it says what was tried, on which object, what was
-/// found, and where it can, what to do.
+/// found, and where it can, what to do. It travels, so a task may return [`Result`]; what [`source`](StdError::source) it had arrives as
+/// part of its text.
 #[derive(Clone)]
 pub struct Error(Arc<Inner>);
 
@@ -127,6 +130,7 @@ struct Inner {
     data: Data,
 }
 
+#[derive(Clone, Serialize, Deserialize)]
 enum Data {
     None,
     Mismatch { expected: String, found: String },
@@ -256,6 +260,30 @@ impl Error {
     }
 }
 
+impl Serialize for Error {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Inner {
+            kind,
+            message,
+            data,
+            source,
+        } = &*self.0;
+        let text = source
+            .as_ref()
+            .map(ToString::to_string)
+            .filter(|source| !message.contains(source.as_str()));
+        let message = text.map_or_else(|| message.clone(), |source| format!("{message}: {source}"));
+        (kind, message, data).serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Error {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let (kind, message, data) = Deserialize::deserialize(deserializer)?;
+        Ok(Self::build(kind, message, None, data))
+    }
+}
+
 /// The two errno values that deserve advice, spelled here since `libc::` is for `sys` alone; equal on every Linux port we build for.
 mod libc_errno {
     pub(super) const EAGAIN: i32 = 11;
@@ -291,5 +319,67 @@ impl fmt::Debug for Error {
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.0.source.as_deref().map(|source| source as _)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_arrives_with_its_kind_text_and_data() {
+        let death = WorkerDeath {
+            pid: 7,
+            worker: 1,
+            signal: Some(9),
+            exit_code: None,
+            item: 3,
+        };
+        let io = std::io::Error::from_raw_os_error(24);
+        for error in [
+            Error::worker_died(death),
+            Error::type_mismatch("segment \"x\"", "<f8".to_owned(), "<i4".to_owned()),
+            Error::os("cannot open segment \"x\"", io),
+            Error::with_source(
+                ErrorKind::InitFailed,
+                "the initialiser failed",
+                Error::new(ErrorKind::Gone, "it has gone"),
+            ),
+        ] {
+            let bytes = postcard::to_allocvec(&error).unwrap();
+            let back: Error = postcard::from_bytes(&bytes).unwrap();
+            assert_eq!(back.kind(), error.kind());
+            assert!(back.to_string().starts_with(&error.to_string()));
+            assert_eq!(
+                (back.death(), back.mismatch()),
+                (error.death(), error.mismatch())
+            );
+        }
+        let failed = Error::with_source(
+            ErrorKind::InitFailed,
+            "it failed",
+            Error::new(ErrorKind::Gone, "the reason"),
+        );
+        let back: Error = postcard::from_bytes(&postcard::to_allocvec(&failed).unwrap()).unwrap();
+        assert_eq!(back.to_string(), "it failed: the reason");
+    }
+
+    #[test]
+    fn messages_say_what_was_tried_and_what_to_do() {
+        let full = Error::os(
+            "cannot create segment \"jobs\"",
+            std::io::Error::from_raw_os_error(28),
+        );
+        assert_eq!(full.kind(), ErrorKind::OutOfMemory);
+        assert!(
+            full.to_string()
+                .starts_with("cannot create segment \"jobs\": No space left"),
+            "{full}"
+        );
+        assert!(
+            full.to_string()
+                .ends_with("enlarge /dev/shm or the memory limit"),
+            "{full}"
+        );
     }
 }

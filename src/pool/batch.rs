@@ -5,8 +5,8 @@ use serde::de::DeserializeOwned;
 use crate::codec;
 use crate::error::{Error, ErrorKind, Result};
 use crate::handle::{self, Pin};
-use crate::pool::call::decode_panic;
 use crate::pool::memory::Bytes;
+use crate::pool::panics::decode_panic;
 use crate::pool::travel;
 use crate::pool::wire::{Status, entry};
 

@@ -5,6 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::iter::FusedIterator;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -13,8 +14,9 @@ use crate::codec;
 use crate::error::{Error, ErrorKind, Result};
 use crate::handle::{self, Pin};
 use crate::pool::call::{OnState, Plain, With};
-use crate::pool::parent::{Context, Core, Entry, Input, InputBytes};
+use crate::pool::parent::Core;
 use crate::pool::result::{self, Arrivals, AsyncResult, Hook, Job};
+use crate::pool::task::{Context, Entry, Input, InputBytes};
 use crate::pool::wire::ARGUMENTS_INLINE;
 use crate::pool::{Pool, Travels};
 use crate::ring::line::ITEMS_MAX;
@@ -404,6 +406,23 @@ impl<A: Travels, I: Iterator<Item = A>> Feed<'_, I> {
     }
 }
 
+impl<I> Feed<'_, I> {
+    /// After a submission that began at `start`: whether a result is there, so that the caller need not wait for more items. Where items
+    /// come slowly, typed or over a network, a result may take as long to come as the item took.
+    fn is_enough(&self, start: Instant, is_ready: impl Fn() -> bool) -> bool {
+        let taken = start.elapsed();
+        let wait = if taken > SLOW_ITEM {
+            Wait::lasting(taken)
+        } else {
+            Wait::No
+        };
+        self.core.wait(wait, is_ready)
+    }
+}
+
+/// An item that takes longer to come is worth a look for results before the next.
+const SLOW_ITEM: Duration = Duration::from_millis(1);
+
 /// Moves the results of a finished job to `values`.
 fn take_values<R: DeserializeOwned + 'static>(job: &Job, values: &mut VecDeque<Result<R>>) {
     job.with_parts(|parts| {
@@ -430,14 +449,20 @@ impl<A: Travels, R: Travels, I: Iterator<Item = A>> Iterator for Imap<'_, R, I> 
     type Item = Result<R>;
 
     fn next(&mut self) -> Option<Result<R>> {
+        if let Some(value) = self.values.pop_front() {
+            return Some(value);
+        }
         while self.pending.len() < self.feed.window {
+            let start = Instant::now();
             match self.feed.next(None) {
                 Some(job) => self.pending.push_back(job),
                 None => break,
             }
-        }
-        if let Some(value) = self.values.pop_front() {
-            return Some(value);
+            if self.feed.is_enough(start, || {
+                self.pending.front().is_some_and(|first| first.is_done())
+            }) {
+                break;
+            }
         }
         let Some(job) = self.pending.pop_front() else {
             return self.feed.failed.take().map(Err);
@@ -466,16 +491,20 @@ impl<A: Travels, R: Travels, I: Iterator<Item = A>> Iterator for ImapUnordered<'
     type Item = Result<R>;
 
     fn next(&mut self) -> Option<Result<R>> {
+        if let Some(value) = self.values.pop_front() {
+            return Some(value);
+        }
         while self.pending.len() < self.feed.window {
+            let start = Instant::now();
             let hook = Hook::Notice(Arc::clone(&self.arrivals), self.number);
             match self.feed.next(Some(hook)) {
                 Some(job) => self.pending.insert(self.number, job),
                 None => break,
             };
             self.number += 1;
-        }
-        if let Some(value) = self.values.pop_front() {
-            return Some(value);
+            if self.feed.is_enough(start, || !self.arrivals.is_empty()) {
+                break;
+            }
         }
         if self.pending.is_empty() {
             return self.feed.failed.take().map(Err);

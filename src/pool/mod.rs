@@ -7,10 +7,10 @@
 //! | `map` | many items: chunks, windows, order |
 //! | `result` | [`AsyncResult`] and the jobs behind it |
 //! | `callbacks` | the thread of `on_done` |
-//! | `parent` | submit, wait, collect |
-//! | `recovery` | the workers, their deaths, their replacement |
+//! | `parent`, `task`, `collect` | submit, wait, take in |
+//! | `crew`, `recovery` | the workers and their start; their deaths and replacement |
 //! | `batch`, `memory` | results and payloads in the parent's hands |
-//! | `worker`, `call` | the other side: the loop of a worker, one task inside it |
+//! | `worker`, `call`, `input`, `output`, `panics` | the other side: the loop of a worker, one task inside it |
 //! | `board`, `wire`, `message`, `travel` | what the two sides share: memory, words in it, words over the socket, handles on their way |
 
 #![forbid(unsafe_code)]
@@ -20,12 +20,18 @@ mod board;
 mod builder;
 mod call;
 mod callbacks;
+mod collect;
+mod crew;
+mod input;
 mod map;
 mod memory;
 mod message;
+mod output;
+mod panics;
 mod parent;
 mod recovery;
 mod result;
+mod task;
 mod travel;
 mod wire;
 mod worker;

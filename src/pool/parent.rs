@@ -12,20 +12,18 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::handle::Pin;
-use crate::pool::batch::{End, Layout, Part, Report};
+use crate::pool::batch::End;
 use crate::pool::callbacks::{Callback, Callbacks};
-use crate::pool::memory::{Bytes, Memory, Placed, lock};
-use crate::pool::recovery::{Crew, Death};
+use crate::pool::crew::Crew;
+use crate::pool::memory::{Memory, lock};
+use crate::pool::recovery::Death;
 use crate::pool::result::Job;
-use crate::pool::travel;
-use crate::pool::wire::{self, Outcome, Place, RESULT_INLINE, Status};
+use crate::pool::task::{Context, Entry};
 use crate::primitive::{Counter, Signal, spin_loop};
 use crate::ring::claim::Publisher;
 use crate::ring::record::Reader;
-use crate::ring::slot::{Slot, State as SlotState, Truth};
-use crate::spawn::function::Reference;
 use crate::sync::park;
-use crate::sync::words::{Bits, Names};
+use crate::sync::words::Names;
 use crate::sys::clock::Wait;
 use crate::sys::fork;
 
@@ -78,84 +76,6 @@ pub(super) struct State {
     pub(super) accepted: u64,
     /// Records that fitted no outstanding task.
     pub(super) corrupt: u64,
-}
-
-/// A task that is outstanding.
-pub(super) struct Entry {
-    pub(super) job: Arc<Job>,
-    /// Position of its first item in the job.
-    pub(super) first: usize,
-    pub(super) items: u32,
-    /// Items at its start that have their results.
-    pub(super) skip: u32,
-    pub(super) function: Reference,
-    pub(super) input: Input,
-    /// Size of a result that is a bare number.
-    pub(super) number: Option<usize>,
-    pub(super) context: Option<Arc<Context>>,
-    /// How often item `skip` has taken a worker with it.
-    pub(super) attempts: u32,
-}
-
-/// Arguments as the parent keeps them, for the case that they must be sent again.
-pub(super) struct Input {
-    pub(super) len: usize,
-    pub(super) plain: bool,
-    pub(super) bytes: InputBytes,
-    /// What the handles among the arguments stand for.
-    #[expect(dead_code, reason = "held until the task is over")]
-    pub(super) pins: Vec<Pin>,
-}
-
-pub(super) enum InputBytes {
-    Inline([u64; wire::ARGUMENTS_INLINE / 8]),
-    Placed(Placed),
-}
-
-/// The shared argument of a `map_with`; its name is valid as long as a task holds it.
-pub(super) struct Context {
-    memory: Arc<Memory>,
-    id: u64,
-    placed: Placed,
-    len: usize,
-    #[expect(dead_code, reason = "held until the last task is over")]
-    pins: Vec<Pin>,
-}
-
-impl Drop for Context {
-    fn drop(&mut self) {
-        let names = Names(self.memory.board.contexts());
-        let at = self.id as usize % names.0.len();
-        if names.is(at, self.id) {
-            names.set(at, 0);
-            // sleeping workers hold its value, and what that holds, until they look
-            self.memory.board.wake(self.memory.board.workers());
-        }
-    }
-}
-
-impl Entry {
-    fn write(&self, slot: &Slot) {
-        let (place, inline) = match &self.input.bytes {
-            InputBytes::Inline(words) => (Place::Inline, &words[..self.input.len.div_ceil(8)]),
-            InputBytes::Placed(placed) => (Place::Granule(placed.granule()), &[][..]),
-        };
-        let context = self.context.as_ref().map(|context| wire::Context {
-            id: context.id,
-            granule: context.placed.granule(),
-            len: context.len as u64,
-        });
-        let task = wire::Task {
-            items: self.items,
-            skip: self.skip,
-            function: self.function,
-            len: self.input.len as u64,
-            plain: self.input.plain,
-            place,
-            context,
-        };
-        task.write(slot, inline);
-    }
 }
 
 /// A thread that found the queue full goes on when one part in so many of it has come free: it then submits as many tasks at a stretch.
@@ -235,7 +155,7 @@ impl Core {
                 Submitted::NoRoom(refused) => refused,
             };
             // what holds the place is outstanding, so it will be accepted one day; a whole batch of places is worth waiting for
-            let batch = self.memory.board.shape().slots as u64 / SUBMIT_BATCH + 1;
+            let batch = u64::from(self.memory.board.shape().slots) / SUBMIT_BATCH + 1;
             let has_moved = || {
                 let state = lock(&self.state);
                 let places = state.accepted - refused.accepted;
@@ -424,7 +344,7 @@ impl Core {
         }
     }
 
-    fn tell_followers(&self) {
+    pub(super) fn tell_followers(&self) {
         if *lock(&self.followers) > 0 {
             self.news.notify_all();
         }
@@ -449,197 +369,6 @@ impl Core {
         if lock(&self.state).outstanding > 0 && park::anyone_sleeps(board.idle()) {
             board.wake(1);
         }
-    }
-
-    fn has_news(&self, readers: &[Reader]) -> bool {
-        let board = &self.memory.board;
-        self.died.is_raised()
-            || self.delayed.is_raised()
-            || readers
-                .iter()
-                .enumerate()
-                .any(|(worker, reader)| reader.has_news(board.records(worker)))
-            || Bits(board.overflow()).any()
-    }
-
-    /// Takes in all that workers have published; true if there was something.
-    fn collect(self: &Arc<Self>, readers: &mut [Reader]) -> bool {
-        if !self.has_news(readers) {
-            return false;
-        }
-        let mut callbacks = Vec::new();
-        if self.died.take() {
-            let deaths = std::mem::take(&mut *lock(&self.deaths));
-            for death in deaths {
-                callbacks.extend(self.bury(death, readers));
-            }
-        }
-        let mut state = lock(&self.state);
-        for (worker, reader) in readers.iter_mut().enumerate() {
-            callbacks.extend(self.drain(&mut state, worker, reader));
-        }
-        let board = &self.memory.board;
-        Bits(board.overflow()).take(board.workers(), |worker| {
-            callbacks.extend(self.collect_slots(&mut state, worker));
-        });
-        if self.delayed.take() {
-            self.publish_delayed(&mut state);
-        }
-        drop(state);
-        self.callbacks.push(callbacks);
-        true
-    }
-
-    /// Accepts the records of `worker`, one round of its ring at most.
-    pub(super) fn drain(
-        &self,
-        state: &mut State,
-        worker: usize,
-        reader: &mut Reader,
-    ) -> Vec<Callback> {
-        let board = &self.memory.board;
-        let records = board.records(worker);
-        let mut callbacks = Vec::new();
-        for _ in 0..records.len() {
-            let Some((hint, record)) = reader.next(records) else {
-                break;
-            };
-            let current = state.publisher.is_current(hint);
-            let mut held = false;
-            match current.and_then(|_| state.entries[hint.slot as usize].as_ref()) {
-                Some(entry) => {
-                    let end = self.understand(entry, worker, record);
-                    held = matches!(&end, End::Reported(report) if !report.pins.is_empty());
-                    callbacks.extend(state.accept(hint.slot, end));
-                }
-                None => state.corrupt += 1,
-            }
-            reader.advance(records, board.line(worker).read(), held);
-            if held {
-                board.wake_worker(worker); // it need not hold them any longer
-            }
-        }
-        callbacks
-    }
-
-    /// Accepts results that `worker` left in their slots, its records being full.
-    pub(super) fn collect_slots(&self, state: &mut State, worker: usize) -> Vec<Callback> {
-        let slots = self.memory.board.tasks().slots;
-        let mut callbacks = Vec::new();
-        for (at, slot) in slots.iter().enumerate() {
-            let Some(generation) = state.publisher.outstanding(at as u32) else {
-                continue;
-            };
-            if slot.truth()
-                != (Truth {
-                    generation,
-                    state: SlotState::Done,
-                    owner: worker as u16,
-                })
-            {
-                continue;
-            }
-            if let Some(entry) = &state.entries[at] {
-                let end = self.understand(entry, worker, slot);
-                callbacks.extend(state.accept(at as u32, end));
-            }
-        }
-        callbacks
-    }
-
-    /// What `record` says of `entry`.
-    fn understand(&self, entry: &Entry, worker: usize, record: &Slot) -> End {
-        let nonsense = || {
-            let message = format!(
-                "worker {worker} of pool \"{}\" wrote a result that makes no sense",
-                self.name
-            );
-            End::Failed(Error::new(ErrorKind::Corrupted, message))
-        };
-        let Some(outcome) = Outcome::read(record) else {
-            return nonsense();
-        };
-        let bytes = match outcome.place {
-            Place::Inline => {
-                let mut bytes = [0; RESULT_INLINE];
-                let bytes = &mut bytes[..outcome.len as usize];
-                record.read_bytes(1, bytes);
-                Bytes::copy_of(bytes)
-            }
-            Place::Granule(granule) => match self.memory.collect(worker, granule, outcome.len) {
-                Some(bytes) => bytes,
-                None => return nonsense(),
-            },
-        };
-        let layout = match outcome.status {
-            status if entry.items == 1 => Layout::One(status),
-            Status::Value if outcome.plain => Layout::Numbers,
-            Status::Value => Layout::Entries,
-            status => Layout::All(status),
-        };
-        let (mut len, mut pins) = (bytes.len(), Vec::new());
-        if outcome.handles {
-            // the worker has sent the descriptors before it published
-            self.crew.listen_to(worker);
-            match travel::take_hold(&bytes, self.crew.ahead(worker)) {
-                Some(found) => (len, pins) = found,
-                None => return nonsense(),
-            }
-        }
-        End::Reported(Report {
-            bytes,
-            len,
-            layout,
-            pid: self.crew.pid(worker),
-            pins,
-        })
-    }
-
-    /// Publishes `slot` again, now or when there is room.
-    pub(super) fn publish_again(&self, state: &mut State, slot: u32) {
-        state.again.push_back(slot);
-        self.publish_delayed(state);
-    }
-
-    fn publish_delayed(&self, state: &mut State) {
-        let tasks = self.memory.board.tasks();
-        while let Some(slot) = state.again.pop_front() {
-            let Some(entry) = &state.entries[slot as usize] else {
-                continue;
-            };
-            entry.write(&tasks.slots[slot as usize]);
-            if state.publisher.publish(tasks, slot).is_err() {
-                state.again.push_front(slot);
-                self.delayed.raise();
-                break;
-            }
-        }
-        self.memory.board.wake(1);
-    }
-
-    /// Ends all outstanding tasks with `error`, and takes no more for the reason in `phase`.
-    pub(super) fn fail_all(&self, phase: Phase, error: &Error) {
-        let callbacks = self.fail_all_but_callbacks(phase, error);
-        self.callbacks.push(callbacks);
-        self.memory.board.doorbell().call();
-        self.tell_followers();
-    }
-
-    /// The same, for a thread that will tell everybody later.
-    pub(super) fn fail_all_but_callbacks(&self, phase: Phase, error: &Error) -> Vec<Callback> {
-        let mut state = lock(&self.state);
-        state.phase = phase;
-        state.again.clear();
-        let mut callbacks = Vec::new();
-        for slot in 0..state.entries.len() as u32 {
-            if let Some(generation) = state.publisher.outstanding(slot) {
-                self.memory.board.tasks().slots[slot as usize].cancel(generation);
-            }
-            if let Some(entry) = state.finish(slot) {
-                callbacks.extend(entry.fail(error.clone()));
-            }
-        }
-        callbacks
     }
 }
 
@@ -681,25 +410,10 @@ impl State {
     }
 
     /// The task in `slot` ended so.
-    fn accept(&mut self, slot: u32, end: End) -> Vec<Callback> {
+    pub(super) fn accept(&mut self, slot: u32, end: End) -> Vec<Callback> {
         match self.finish(slot) {
             Some(entry) => entry.end(end),
             None => Vec::new(),
         }
-    }
-}
-
-impl Entry {
-    /// All items that are left end so.
-    fn end(self, end: End) -> Vec<Callback> {
-        let (first, items) = (
-            self.first + self.skip as usize,
-            (self.items - self.skip) as usize,
-        );
-        self.job.add(Part { first, items, end })
-    }
-
-    pub(super) fn fail(self, error: Error) -> Vec<Callback> {
-        self.end(End::Failed(error))
     }
 }

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use crate::handle::Pin;
 use crate::pool::board::{Board, KEEP_WARM};
-use crate::pool::call::{Call, catch_panics_of_this_thread};
+use crate::pool::call::Call;
 use crate::pool::message::{Said, Setup};
+use crate::pool::panics::catch_panics_of_this_thread;
 use crate::pool::travel::FromParent;
 use crate::pool::wire::Status;
 use crate::primitive::spin_loop;

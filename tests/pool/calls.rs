@@ -131,6 +131,42 @@ fn imap_is_ordered_and_takes_an_endless_iterator() {
 }
 
 #[test]
+fn a_result_does_not_wait_for_a_window_full_of_slow_items() {
+    let pool = Pool::with_workers(2).unwrap();
+    for ordered in [true, false] {
+        let taken = std::cell::Cell::new(0);
+        let slow = (0..1000_u64).inspect(|_| {
+            std::thread::sleep(Duration::from_millis(10));
+            taken.set(taken.get() + 1);
+        });
+        let first = if ordered {
+            pool.imap(square, slow).next()
+        } else {
+            pool.imap_unordered(square, slow).next()
+        };
+        first.unwrap().unwrap();
+        assert!(
+            taken.get() < 32,
+            "{} items were waited for before the first result",
+            taken.get()
+        );
+    }
+}
+
+#[test]
+fn a_task_may_return_the_error_of_this_crate() {
+    let pool = Pool::with_workers(1).unwrap();
+    let value = multiproc::Value::new(1_u64).unwrap();
+    let add = |value: &multiproc::Value<u64>, x: u64| -> multiproc::Result<u64> {
+        value.update(|sum| *sum += x)?;
+        multiproc::Array::<u8>::open("no-such-array").map(|_| x)
+    };
+    let results = pool.map_with(&value, add, [1, 2]).unwrap();
+    assert_eq!(results[0].as_ref().unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(value.get().unwrap(), 4);
+}
+
+#[test]
 fn imap_unordered_yields_each_result_once() {
     let pool = Pool::with_workers(3).unwrap();
     for chunk in [1, 20] {

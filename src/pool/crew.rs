@@ -1,0 +1,368 @@
+//! The workers of a pool: who sits where, how they start, what they say besides results.
+
+use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::handle::{self, Pin, SegmentId};
+use crate::pool::memory::{Placed, lock};
+use crate::pool::message::{Init, Said, Setup, Told};
+use crate::pool::panics::decode_panic;
+use crate::pool::parent::Core;
+use crate::pool::recovery::Death;
+use crate::pool::travel::{Ahead, Asked};
+use crate::pool::worker;
+use crate::primitive::{Counter, Flag};
+use crate::spawn::function::Reference;
+use crate::spawn::hello::Start;
+use crate::spawn::supervisor::{self, Child, End, Events, Launch};
+use crate::spawn::worker::Entry;
+use crate::sync::words::Switch;
+use crate::sys::clock::Wait;
+use crate::sys::socket::Message;
+
+/// Stack of the thread that runs tasks; only what is touched is memory.
+const STACK: u64 = 8 << 20;
+
+/// What every worker of the pool is told.
+pub(super) struct Orders {
+    pub(super) max_tasks: Option<u64>,
+    pub(super) may_spin: bool,
+    /// The initialiser and where its argument lies, held as long as the pool.
+    pub(super) init: Option<(Init, Placed, Vec<Pin>)>,
+}
+
+/// The workers of a pool.
+pub(super) struct Crew {
+    orders: Orders,
+    pub(super) seats: Mutex<Seats>,
+    pub(super) changed: Condvar,
+    /// Process id of each worker, for reports.
+    pids: Vec<Counter>,
+    /// What each worker sent ahead of its results.
+    ahead: Vec<Ahead>,
+    asked: Asked,
+}
+
+pub(super) struct Seats {
+    pub(super) taken: Vec<Seat>,
+    /// While the pool is being built a worker that does not become ready is an error and is not replaced.
+    pub(super) building: bool,
+    pub(super) failure: Option<Error>,
+    /// No worker is replaced any more.
+    pub(super) winding_up: bool,
+    pub(super) fruitless: u32,
+    pub(super) last_death: Option<Instant>,
+    pub(super) accepted_then: u64,
+}
+
+/// A worker's place.
+#[derive(Default)]
+pub(super) enum Seat {
+    #[default]
+    Empty,
+    Taken {
+        child: Child,
+        ready: bool,
+    },
+}
+
+/// Hears one worker.
+struct Seated {
+    core: Weak<Core>,
+    worker: usize,
+}
+
+impl Events for Seated {
+    fn message(&self, message: Message) {
+        if let (Some(core), Some(said)) = (self.core.upgrade(), Said::from_bytes(&message.bytes)) {
+            core.crew.hear(self.worker, said, message.descriptors);
+        }
+    }
+
+    fn ended(&self, end: End) {
+        let Some(core) = self.core.upgrade() else {
+            return;
+        };
+        lock(&core.deaths).push(Death {
+            worker: self.worker,
+            end,
+        });
+        core.died.raise();
+        core.help();
+    }
+}
+
+impl Crew {
+    pub(super) fn new(workers: usize, orders: Orders) -> Self {
+        let seats = Seats {
+            taken: (0..workers).map(|_| Seat::default()).collect(),
+            building: true,
+            failure: None,
+            winding_up: false,
+            fruitless: 0,
+            last_death: None,
+            accepted_then: 0,
+        };
+        let pids = (0..workers).map(|_| Counter::default()).collect();
+        Self {
+            orders,
+            seats: Mutex::new(seats),
+            changed: Condvar::new(),
+            pids,
+            ahead: (0..workers).map(|_| Ahead::default()).collect(),
+            asked: Asked::default(),
+        }
+    }
+
+    pub(super) fn pid(&self, worker: usize) -> u32 {
+        self.pids[worker].get() as u32
+    }
+
+    /// Process ids of the workers that are ready.
+    pub(super) fn pids(&self) -> Vec<u32> {
+        let ready = |seat: &Seat| match seat {
+            Seat::Taken { child, ready: true } => Some(child.pid()),
+            _ => None,
+        };
+        lock(&self.seats).taken.iter().filter_map(ready).collect()
+    }
+
+    /// What `worker` sent ahead.
+    pub(super) fn ahead(&self, worker: usize) -> &Ahead {
+        &self.ahead[worker]
+    }
+
+    /// Takes in now what `worker` has said so far, rather than when the supervisor comes to it.
+    pub(super) fn listen_to(&self, worker: usize) {
+        if let Some(child) = self.child(worker) {
+            child.hear();
+        }
+    }
+
+    /// Tells the workers that have it that a segment is no longer needed. One that does not listen keeps it until it ends.
+    pub(super) fn forget(&self, id: SegmentId) {
+        for worker in self.asked.take(id) {
+            if let Some(child) = self.child(worker) {
+                let _ = child.send(&Told::Forget(id.to_bytes()).to_bytes(), &[]);
+            }
+        }
+    }
+
+    fn child(&self, worker: usize) -> Option<Child> {
+        match &lock(&self.seats).taken[worker] {
+            Seat::Taken { child, .. } => Some(child.clone()),
+            Seat::Empty => None,
+        }
+    }
+
+    /// Answers a worker that met a handle it cannot follow.
+    fn answer(&self, worker: usize, id: [u8; 16]) {
+        let fd = handle::descriptor_of(SegmentId::from_bytes(id));
+        if let Some(child) = self.child(worker) {
+            self.asked.note(SegmentId::from_bytes(id), worker);
+            let descriptors: Vec<BorrowedFd<'_>> = fd.iter().map(AsFd::as_fd).collect();
+            let _ = child.send(&Told::Descriptor(id).to_bytes(), &descriptors);
+        }
+    }
+
+    fn hear(&self, worker: usize, said: Said, descriptors: Vec<OwnedFd>) {
+        match said {
+            Said::Need(id) => self.answer(worker, id),
+            Said::Here(id) => {
+                if let Some(fd) = descriptors.into_iter().next() {
+                    self.ahead[worker].put(id, fd);
+                }
+            }
+            said => self.hear_of_start(worker, said),
+        }
+    }
+
+    fn hear_of_start(&self, worker: usize, said: Said) {
+        let mut seats = lock(&self.seats);
+        let why = match said {
+            Said::Ready => {
+                if let Seat::Taken { ready, .. } = &mut seats.taken[worker] {
+                    *ready = true;
+                }
+                None
+            }
+            Said::InitPanicked(bytes) => {
+                let panic = decode_panic(&bytes, 0, self.pid(worker));
+                let message = format!(
+                    "the initialiser panicked at {}: {}",
+                    panic.location, panic.message
+                );
+                Some(Error::with_source(
+                    ErrorKind::InitFailed,
+                    message,
+                    Error::task_panicked(panic),
+                ))
+            }
+            Said::InitRefused(why) => Some(Error::new(
+                ErrorKind::InitFailed,
+                format!("worker {worker} cannot work: {why}"),
+            )),
+            Said::Need(_) | Said::Here(_) => None,
+        };
+        if seats.failure.is_none() {
+            seats.failure = why;
+        }
+        drop(seats);
+        self.changed.notify_all();
+    }
+
+    /// Waits until the seats are as `look` wants them, then gives its answer; `None` if `wait` was over first.
+    fn wait_for<T>(&self, wait: Wait, mut look: impl FnMut(&mut Seats) -> Option<T>) -> Option<T> {
+        let mut seats = lock(&self.seats);
+        loop {
+            if let Some(found) = look(&mut seats) {
+                return Some(found);
+            }
+            if wait.is_over() {
+                return None;
+            }
+            let limit = wait.left().unwrap_or(Duration::from_hours(1));
+            seats = self
+                .changed
+                .wait_timeout(seats, limit)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+
+    /// Ends all workers with SIGKILL; none is replaced.
+    pub(super) fn kill(&self) {
+        let mut seats = lock(&self.seats);
+        seats.winding_up = true;
+        for seat in &seats.taken {
+            if let Seat::Taken { child, .. } = seat {
+                child.kill();
+            }
+        }
+    }
+
+    /// No worker is replaced from now on.
+    pub(super) fn wind_up(&self) {
+        lock(&self.seats).winding_up = true;
+    }
+
+    /// Waits until every worker has ended and was collected.
+    pub(super) fn wait_empty(&self, wait: Wait) -> bool {
+        let empty = |seats: &mut Seats| {
+            seats
+                .taken
+                .iter()
+                .all(|seat| matches!(seat, Seat::Empty))
+                .then_some(())
+        };
+        self.wait_for(wait, empty).is_some()
+    }
+}
+
+/// Whether workers of this program have been seen to start: until then the first is started alone.
+static PROVEN: Flag = Flag::new();
+
+impl fmt::Debug for Crew {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.pids()).finish()
+    }
+}
+
+impl Core {
+    /// Starts all workers and waits until they are ready.
+    pub(super) fn start_all(self: &Arc<Self>) -> Result<()> {
+        let workers = self.memory.board.workers();
+        let started = self.start_first_alone(workers).and_then(|from| {
+            for worker in from..workers {
+                self.start(worker, 0)?;
+            }
+            self.wait_ready(0..workers)
+        });
+        if let Err(error) = started {
+            self.crew.kill();
+            self.crew.wait_empty(Wait::Forever);
+            return Err(error);
+        }
+        PROVEN.raise();
+        lock(&self.crew.seats).building = false;
+        Ok(())
+    }
+
+    /// A program whose workers do not recognise themselves must not start more than one: it has to prove itself once.
+    fn start_first_alone(self: &Arc<Self>, workers: usize) -> Result<usize> {
+        if PROVEN.is_raised() || workers == 0 {
+            return Ok(0);
+        }
+        self.start(0, 0)?;
+        self.wait_ready(0..1)?;
+        Ok(1)
+    }
+
+    fn wait_ready(&self, workers: std::ops::Range<usize>) -> Result<()> {
+        let ready = self.crew.wait_for(Wait::Forever, |seats| {
+            let ready = |seat: &Seat| matches!(seat, Seat::Taken { ready: true, .. });
+            match seats.failure.take() {
+                Some(error) => Some(Err(error)),
+                None => seats.taken[workers.clone()]
+                    .iter()
+                    .all(ready)
+                    .then_some(Ok(())),
+            }
+        });
+        ready.unwrap_or(Ok(()))
+    }
+
+    pub(super) fn start(self: &Arc<Self>, worker: usize, record: u64) -> Result<()> {
+        let orders = &self.crew.orders;
+        let setup = Setup {
+            shape: self.memory.board.shape(),
+            worker: worker as u32,
+            record,
+            max_tasks: orders.max_tasks,
+            may_spin: orders.may_spin,
+            init: orders.init.as_ref().map(|(init, ..)| *init),
+        };
+        let start = Start {
+            entry: Reference::of::<Entry>(worker::serve)?,
+            thread_name: format!("{}-{worker}", self.name),
+            stack_size: STACK,
+            bytes: setup.to_bytes(),
+        };
+        let fd = self.memory.board.fd().try_clone_to_owned();
+        let fd = fd.map_err(|error| Error::os("cannot start a worker process", error))?;
+        let events = Arc::new(Seated {
+            core: Arc::downgrade(self),
+            worker,
+        });
+        // held over the start, so that the worker's first words find its seat taken
+        let mut seats = lock(&self.crew.seats);
+        if seats.winding_up {
+            return Ok(());
+        }
+        let child = supervisor::start(
+            Launch {
+                start,
+                descriptors: vec![fd],
+            },
+            events,
+        )?;
+        self.crew.pids[worker].set(u64::from(child.pid()));
+        seats.taken[worker] = Seat::Taken {
+            child,
+            ready: false,
+        };
+        Ok(())
+    }
+
+    /// Lets workers end once nothing is left to do, and waits for them.
+    pub(super) fn dismiss(&self, wait: Wait) -> bool {
+        self.crew.wind_up();
+        let board = &self.memory.board;
+        Switch(board.stop()).turn_on();
+        board.wake(board.workers());
+        self.crew.wait_empty(wait)
+    }
+}

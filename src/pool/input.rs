@@ -1,0 +1,113 @@
+//! Arguments as a worker reads them.
+
+use std::sync::Arc;
+
+use crate::codec;
+use crate::handle::{self, Source};
+use crate::mem::arena::GRANULE;
+use crate::mem::place::Region;
+use crate::pool::call::Argument;
+use crate::pool::wire::{self, ARGUMENTS_INLINE, Place};
+
+/// A worker's view of arguments.
+pub(super) struct Input {
+    /// The parent's arena.
+    pub(super) shared: Region,
+    /// Where handles among the arguments are attached from.
+    pub(super) source: Arc<dyn Source>,
+    pub(super) inline: [u8; ARGUMENTS_INLINE],
+    pub(super) buffer: Vec<u8>,
+    /// Where the next of several items starts.
+    pub(super) cursor: u64,
+}
+
+impl Input {
+    /// Copies argument bytes `at..` into `to`.
+    pub(super) fn read(&self, task: &wire::Task, at: u64, to: &mut [u8]) -> Result<(), String> {
+        let end = at
+            .checked_add(to.len() as u64)
+            .filter(|end| *end <= task.len);
+        let outside = || "the arguments are shorter than they say".to_owned();
+        let at = end.map(|_| at as usize).ok_or_else(outside)?;
+        match task.place {
+            Place::Inline => {
+                to.copy_from_slice(self.inline.get(at..at + to.len()).ok_or_else(outside)?);
+            }
+            Place::Granule(first) => {
+                self.shared
+                    .read(first as usize * GRANULE + at, to)
+                    .map_err(|error| error.to_string())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn decode<A: Argument>(&mut self, task: &wire::Task, at: u64, len: u64) -> Result<A, String> {
+        if at.checked_add(len).is_none_or(|end| end > task.len) {
+            return Err("the arguments are shorter than they say".to_owned());
+        }
+        let mut read = Ok(());
+        if let Some(value) = codec::from_raw(len as usize, |to| read = self.read(task, at, to)) {
+            return read.and(value);
+        }
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.resize(len as usize, 0);
+        let value = self
+            .read(task, at, &mut buffer)
+            .and_then(|()| decode(&self.source, &buffer));
+        self.buffer = reusable(buffer);
+        value
+    }
+
+    /// The one argument.
+    pub(super) fn only<A: Argument>(&mut self, task: &wire::Task) -> Result<A, String> {
+        self.decode(task, 0, task.len)
+    }
+
+    /// The next of several arguments. After an error in its bytes the one after it can still be had.
+    pub(super) fn next<A: Argument>(&mut self, task: &wire::Task) -> Result<A, String> {
+        let (start, len) = self.step::<A>(task)?;
+        self.decode(task, start, len)
+    }
+
+    /// Moves the cursor over the next argument; returns where it lies.
+    pub(super) fn step<A: 'static>(&mut self, task: &wire::Task) -> Result<(u64, u64), String> {
+        let (start, len) = if task.plain {
+            (
+                self.cursor,
+                codec::number_size::<A>().ok_or("bare numbers were sent for another type")? as u64,
+            )
+        } else {
+            let mut head = [0; 8];
+            self.read(task, self.cursor, &mut head)?;
+            (self.cursor + 8, u64::from_le_bytes(head))
+        };
+        self.cursor = start.saturating_add(len);
+        Ok((start, len))
+    }
+
+    /// A copy of bytes in the parent's arena.
+    pub(super) fn arena_bytes(&mut self, granule: u32, len: u64) -> Result<&[u8], String> {
+        self.buffer.clear();
+        let at = granule as usize * GRANULE;
+        self.shared
+            .append_to(at, len as usize, &mut self.buffer)
+            .map_err(|error| error.to_string())?;
+        Ok(&self.buffer)
+    }
+}
+
+/// Decodes what may hold handles.
+pub(super) fn decode<T: Argument>(source: &Arc<dyn Source>, bytes: &[u8]) -> Result<T, String> {
+    let value = handle::decoding(source, || codec::decode(bytes));
+    value.map_err(|why| handle::failure().map_or(why, |error| error.to_string()))
+}
+
+/// A buffer worth keeping: a huge one is given back.
+pub(super) fn reusable(buffer: Vec<u8>) -> Vec<u8> {
+    if buffer.capacity() <= 1 << 20 {
+        buffer
+    } else {
+        Vec::new()
+    }
+}

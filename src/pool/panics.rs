@@ -1,0 +1,74 @@
+//! Panics of tasks: caught, kept with place and backtrace, sent home.
+
+use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::error::TaskPanic;
+
+thread_local! {
+    /// The last panic of this thread, and whether panics are to be kept rather than printed.
+    static CAUGHT: RefCell<(bool, Option<TaskPanic>)> = const { RefCell::new((false, None)) };
+}
+
+/// Keeps panics of this thread for their reports; other threads of the worker go on printing theirs.
+pub(super) fn catch_panics_of_this_thread() {
+    CAUGHT.with_borrow_mut(|caught| caught.0 = true);
+    let otherwise = std::panic::take_hook();
+    let with_backtrace = std::env::var_os("RUST_BACKTRACE").is_none_or(|value| value != "0");
+    std::panic::set_hook(Box::new(move |info| {
+        let mine = CAUGHT
+            .try_with(|caught| caught.try_borrow().is_ok_and(|caught| caught.0))
+            .unwrap_or(false);
+        if !mine {
+            return otherwise(info);
+        }
+        let message = info
+            .payload_as_str()
+            .unwrap_or("a value that is no text")
+            .to_owned();
+        let location = info.location().map(ToString::to_string).unwrap_or_default();
+        let backtrace = if with_backtrace {
+            std::backtrace::Backtrace::force_capture().to_string()
+        } else {
+            String::new()
+        };
+        let panic = TaskPanic {
+            message,
+            location,
+            backtrace,
+            ..TaskPanic::default()
+        };
+        CAUGHT.with_borrow_mut(|caught| caught.1 = Some(panic));
+    }));
+}
+
+/// Runs `work`; a panic becomes its report.
+pub(super) fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, TaskPanic> {
+    // what `work` leaves half done is the user's state, which is made anew after a panic, and buffers that are cleared before use
+    catch_unwind(AssertUnwindSafe(work)).map_err(|_| {
+        CAUGHT
+            .with_borrow_mut(|caught| caught.1.take())
+            .unwrap_or_default()
+    })
+}
+
+pub(super) fn encode_panic(panic: &TaskPanic) -> Vec<u8> {
+    let TaskPanic {
+        message,
+        location,
+        backtrace,
+        ..
+    } = panic;
+    postcard::to_allocvec(&(message, location, backtrace)).unwrap_or_default()
+}
+
+pub(super) fn decode_panic(bytes: &[u8], index: usize, pid: u32) -> TaskPanic {
+    let (message, location, backtrace) = postcard::from_bytes(bytes).unwrap_or_default();
+    TaskPanic {
+        message,
+        location,
+        backtrace,
+        index,
+        pid,
+    }
+}
