@@ -1,4 +1,69 @@
-//! Python's `multiprocessing` for Rust.
+//! Python's `multiprocessing` for Rust on Linux: a pool of worker processes fed through a lock-free ring in shared memory, and typed
+//! shared values and arrays. **Any process may be killed at any moment**; the others go on and know what was lost.
+//!
+//! ```
+//! use multiproc::{Array, Pool, Value};
+//!
+//! fn square(x: u64) -> u64 {
+//!     x * x
+//! }
+//!
+//! # fn main() -> multiproc::Result<()> {
+//! let pool = Pool::with_workers(2)?; // two processes; no init(), no macro, no guard around main
+//! assert_eq!(pool.map(square, 1..=5)?, [1, 4, 9, 16, 25]);
+//!
+//! let hits = Value::new(0_u64)?; // shared memory with a lock; goes to a worker as a handle
+//! let data = Array::from_slice(&[1.0, 2.0, 3.0])?;
+//! let sums = pool.map_with(
+//!     &(hits.clone(), data),
+//!     |(hits, data), factor: f64| {
+//!         hits.update(|n| *n += 1)?;
+//!         Ok(data.to_vec()?.iter().sum::<f64>() * factor)
+//!     },
+//!     [1.0, 10.0],
+//! )?;
+//! assert_eq!(sums.into_iter().collect::<multiproc::Result<Vec<f64>>>()?, [6.0, 60.0]);
+//! assert_eq!(hits.get()?, 2);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What do I want?
+//!
+//! | I want | take |
+//! |---|---|
+//! | to call a function in another process | [`Pool::apply`], or [`Pool::apply_async`] and its [`AsyncResult`] |
+//! | the same for many items, results in order | [`Pool::map`]; lazily [`Pool::imap`]; as they are done [`Pool::imap_unordered`] |
+//! | to give each call something besides its item | [`Pool::map_with`]; made in the worker itself: [`Builder::init`] and [`Pool::map_state`] |
+//! | fewer, larger messages | [`Pool::chunk_size`] |
+//! | a number or struct that several processes change | [`Value`] |
+//! | a large array that several processes read or change | [`Array`]; read only, without a lock: [`FrozenArray`] |
+//! | to share with a program that is not my child | [`Value::create`], [`Array::create`] and their `open`, by name |
+//! | another lock than the robust one | the lock parameter and [`lock`] |
+//! | to know what went wrong | [`Error::kind`], [`Error::panic`], [`Error::death`] |
+//! | no code before `main` | `default-features = false` and [`init`] |
+//!
+//! # How it is built
+//!
+//! Floors, one way down; a file uses its own folder and the floors below.
+//!
+//! | floor | what stands there |
+//! |---|---|
+//! | 6 | `pool`: its face, parent, workers, recovery |
+//! | 5 | [`Value`], [`Array`] |
+//! | 4 | `handle`: how a shared thing travels to another process and is attached there |
+//! | 3 | `segment` (named, anonymous, slabs), `ring` (tasks and completion records), `sync` (locks, parking) |
+//! | 2 | `mem` (the one door from an offset to a reference, headers, arenas), `spawn` (worker start) |
+//! | 1 | `sys` (all that says `libc`), `codec` |
+//! | 0 | [`Error`], atomics |
+//!
+//! The protocol, what is true at each of its points, and the changelog: `_documentation`.
+//!
+//! Unsafe code stands on floors 1 to 3 only; the compiler holds that, and a test that reads the sources holds the rest.
+//!
+//! # Features
+//!
+//! `auto` (on by default): workers take over before `main` by themselves. See [`init`].
 #![deny(unsafe_code)]
 
 #[cfg(not(target_os = "linux"))]
@@ -6,6 +71,9 @@ compile_error!("multiproc runs on Linux only: it is built on futexes, memfd, pid
 #[cfg(not(target_pointer_width = "64"))]
 compile_error!("multiproc needs a 64-bit target: its shared words and offsets are 64 bits wide");
 
+#[cfg(doc)]
+#[path = "docs/mod.rs"]
+pub mod _documentation;
 mod array;
 #[doc(hidden)]
 pub mod bench;

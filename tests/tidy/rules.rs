@@ -10,7 +10,7 @@ const FLOORS: [&[&str]; 7] = [
     &["segment", "ring", "sync"],
     &["handle"],
     &["value", "array", "shared", "queue", "process"],
-    &["pool", "manager", "bench"],
+    &["pool", "manager", "bench", "docs"],
 ];
 
 /// Floors whose rooms may say `unsafe`; those above forbid it.

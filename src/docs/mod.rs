@@ -1,0 +1,11 @@
+//! Longer texts: how the crate works, and what changed.
+
+#![forbid(unsafe_code)]
+
+/// How a task travels, and what holds at each point of its way.
+#[doc = include_str!("design.md")]
+pub mod design {}
+
+/// What changed, in the words of a user.
+#[doc = include_str!("changelog.md")]
+pub mod changelog {}
