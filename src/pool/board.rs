@@ -312,6 +312,11 @@ impl Board {
         park::wake_one(&self.idle, worker, &self.lines[worker].park);
     }
 
+    /// Wakes all workers that sleep, whatever the mask says.
+    pub(super) fn rouse(&self) {
+        self.lines.iter().for_each(|line| park::rouse(&line.park));
+    }
+
     /// Bytes of one arena.
     pub(super) fn arena_len(&self) -> usize {
         self.shape.granules as usize * GRANULE

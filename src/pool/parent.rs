@@ -338,7 +338,7 @@ impl Core {
                 .sleep(Some(limit), || self.has_news(&readers));
             if start.elapsed() >= rescue {
                 rescue = (rescue * 2).min(RESCUE_LONGEST);
-                self.rescue();
+                self.rescue(&mut readers);
             }
             spins = SPINS / 2;
         }
@@ -363,11 +363,47 @@ impl Core {
         }
     }
 
-    /// A woken worker may have been stopped before it took its task: while tasks wait and others sleep, one more is woken.
-    fn rescue(&self) {
+    /// Nothing has moved for a while, though tasks are outstanding. Perhaps they take long; perhaps a woken worker was stopped before it took
+    /// its task; perhaps a process that writes wild has spoilt a word that somebody waits for.
+    fn rescue(self: &Arc<Self>, readers: &mut [Reader]) {
         let board = &self.memory.board;
-        if lock(&self.state).outstanding > 0 && park::anyone_sleeps(board.idle()) {
-            board.wake(1);
+        // A worker sleeps only when it has published all that it claimed. So a task that is RUNNING by one that then sleeps has its record
+        // in the ring, where the look that follows finds it; if it does not, the record was spoilt.
+        let running = lock(&self.state).publisher.running(board.tasks());
+        let asleep = |owner: u16| {
+            usize::from(owner) >= board.workers() || park::sleeps(board.idle(), usize::from(owner))
+        };
+        let suspects: Vec<(u32, u32, u16)> = running
+            .into_iter()
+            .filter(|(.., owner)| asleep(*owner))
+            .collect();
+        if self.collect(readers) {
+            return;
+        }
+        let state = lock(&self.state);
+        let mut audit = state
+            .publisher
+            .audit(board.tasks(), |slot| state.again.contains(&slot));
+        if suspects
+            .iter()
+            .any(|(slot, generation, _)| state.publisher.outstanding(*slot) == Some(*generation))
+        {
+            audit = Err("a task's worker sleeps, but there is no record of its result");
+        }
+        drop(state);
+        match audit {
+            Ok(0) => {}
+            Ok(_) => board.rouse(),
+            Err(what) => {
+                let message = format!(
+                    "the shared memory of pool \"{}\" was spoilt: {what}; a task wrote where it should not, or a process that has no \
+                     business there",
+                    self.name
+                );
+                let error = Error::new(ErrorKind::Corrupted, message);
+                self.crew.kill();
+                self.fail_all(Phase::Broken(error.clone()), &error);
+            }
         }
     }
 }

@@ -21,7 +21,8 @@ use crate::spawn::supervisor::End;
 use crate::sync::park;
 use crate::sys::pidfd::Status;
 
-/// Deaths in a row, each without a result since the one before, after which the pool gives up.
+/// Deaths in a row, each without a result since the one before, after which the pool gives up; and one more for each of its workers, since
+/// all of them may rightly end at once.
 const FRUITLESS_MAX: u32 = 16;
 /// Deaths further apart than this have nothing to do with each other.
 const FRUITLESS_WITHIN: Duration = Duration::from_secs(10);
@@ -192,15 +193,15 @@ impl Core {
         if seats.building && !was_ready && seats.failure.is_none() {
             seats.failure = Some(not_ready(worker, end));
         }
-        let retired = matches!(end, End::Ended(Status::Exited(0))) && was_ready;
         let recent = seats
             .last_death
             .is_some_and(|last| last.elapsed() < FRUITLESS_WITHIN);
-        let fruitless = !retired && recent && seats.accepted_then == accepted;
+        let fruitless = recent && seats.accepted_then == accepted;
         seats.fruitless = if fruitless { seats.fruitless + 1 } else { 0 };
         seats.last_death = Some(Instant::now());
         seats.accepted_then = accepted;
-        let too_many = seats.fruitless >= FRUITLESS_MAX && !seats.building;
+        let limit = FRUITLESS_MAX + seats.taken.len() as u32;
+        let too_many = seats.fruitless >= limit && !seats.building;
         let stay_empty = seats.winding_up || (seats.building && seats.failure.is_some());
         // in a pool that stands, an initialiser that failed is one more death
         let failure = if seats.building {
@@ -212,7 +213,7 @@ impl Core {
         self.crew.changed.notify_all();
         let reason = if too_many {
             let message = format!(
-                "pool \"{}\" gave up: {FRUITLESS_MAX} workers ended one after the other without a result; the last {}",
+                "pool \"{}\" gave up: {limit} workers ended one after the other without a result; the last {}",
                 self.name,
                 failure.map_or_else(|| describe(end), |failure| format!("said: {failure}")),
             );

@@ -25,6 +25,8 @@ const SPINS: u32 = 4_000;
 const SPINS_CROWDED: u32 = 200;
 /// First sleep. Who is not called in that time gives the memory back that it keeps for the next results.
 const NAP: Duration = Duration::from_secs(1);
+/// How long a worker sleeps before it looks again whether the parent has read a record.
+const FULL_NAP: Duration = Duration::from_millis(2);
 /// Longest sleep, should a wake ever be lost.
 const SLEEP_MAX: Duration = Duration::from_secs(60);
 
@@ -208,8 +210,7 @@ impl Worker {
         self.let_go();
         // who reads a record tells us; who reads a slot does not, so a result with handles waits for a record
         while !pins.is_empty() && self.records.next(records, line.read()).is_err() {
-            let room = || line.records_read() > self.records.tail() - records.len() as u64;
-            park::park(board.idle(), me, &line.park, Some(SLEEP_MAX), room);
+            park::nap(&line.park, FULL_NAP);
         }
         let (outcome, inline) = self.call.output.take(&pins);
         match self.records.next(records, line.read()) {

@@ -48,8 +48,17 @@ pub(crate) struct Publisher {
     tail: u64,
     /// What this process wrote into each cell: it never reads them back.
     written: Vec<Hint>,
-    /// Generation of each slot, and whether its task is outstanding.
-    slots: Vec<(u32, bool)>,
+    slots: Vec<Known>,
+}
+
+/// What the producing process knows of a slot.
+#[derive(Clone, Copy, Debug, Default)]
+struct Known {
+    generation: u32,
+    /// Its task has been published and is not over.
+    outstanding: bool,
+    /// Where its hint lies in the ring.
+    position: u64,
 }
 
 /// The cell at the tail still holds a live hint: somebody must claim first.
@@ -66,7 +75,7 @@ impl Publisher {
         Self {
             tail: 0,
             written: vec![never; cells],
-            slots: vec![(0, false); slots],
+            slots: vec![Known::default(); slots],
         }
     }
 
@@ -76,10 +85,13 @@ impl Publisher {
         if !self.is_dead(tasks, self.written[at]) {
             return Err(NoRoom);
         }
-        let (generation, outstanding) = &mut self.slots[slot as usize];
-        *generation = generation.wrapping_add(1);
-        *outstanding = true;
-        let generation = *generation;
+        let known = &mut self.slots[slot as usize];
+        let generation = known.generation.wrapping_add(1);
+        *known = Known {
+            generation,
+            outstanding: true,
+            position: self.tail,
+        };
         let ready = Truth {
             generation,
             state: State::Ready,
@@ -99,15 +111,79 @@ impl Publisher {
 
     /// Notes that the task in `slot` is over: accepted, lost or cancelled.
     pub(crate) fn retire(&mut self, slot: u32) {
-        self.slots[slot as usize].1 = false;
+        self.slots[slot as usize].outstanding = false;
     }
 
     /// The outstanding generation of `slot`, if its task is outstanding.
     pub(crate) fn outstanding(&self, slot: u32) -> Option<u32> {
         self.slots
             .get(slot as usize)
-            .filter(|slot| slot.1)
-            .map(|slot| slot.0)
+            .filter(|known| known.outstanding)
+            .map(|known| known.generation)
+    }
+
+    /// Outstanding tasks that are being run: slot, generation, and which worker says so.
+    pub(crate) fn running(&self, tasks: Tasks<'_>) -> Vec<(u32, u32, u16)> {
+        let outstanding = self
+            .slots
+            .iter()
+            .enumerate()
+            .filter(|(_, known)| known.outstanding);
+        let running = outstanding.filter_map(|(slot, known)| {
+            let truth = tasks.slots[slot].truth();
+            let runs = truth.state == State::Running && truth.generation == known.generation;
+            runs.then_some((slot as u32, known.generation, truth.owner))
+        });
+        running.collect()
+    }
+
+    /// Whether the shared words agree with what this process wrote into them, and how many tasks are READY. Asked when nothing moves: a
+    /// process that writes wild may have spoilt a word without which a task would wait for ever. The error says which.
+    ///
+    /// Slots that `is_delayed` names are not in the ring.
+    pub(crate) fn audit(
+        &self,
+        tasks: Tasks<'_>,
+        is_delayed: impl Fn(u32) -> bool,
+    ) -> Result<usize, &'static str> {
+        // ORDERING: Relaxed; whoever raised it wrote no more than this process had published before.
+        if tasks.head.load(Ordering::Relaxed) > self.tail {
+            return Err("the head of the ring lies beyond its tail");
+        }
+        let mut ready = 0;
+        for (slot, known) in self
+            .slots
+            .iter()
+            .enumerate()
+            .filter(|(_, known)| known.outstanding)
+        {
+            if is_delayed(slot as u32) {
+                continue;
+            }
+            let truth = tasks.slots[slot].truth();
+            if truth.generation != known.generation {
+                return Err("a slot is of another generation than its task");
+            }
+            match truth.state {
+                State::Ready => {
+                    let hint = Hint::new(
+                        turn(known.position, tasks.log2()),
+                        slot as u32,
+                        known.generation,
+                    );
+                    // ORDERING: Relaxed; this process wrote it.
+                    if tasks.cell(known.position).load(Ordering::Relaxed) != hint.pack() {
+                        return Err("the hint of a waiting task is not in the ring");
+                    }
+                    ready += 1;
+                }
+                State::Running => {}
+                State::Done | State::Free | State::Cancelled | State::Broken => {
+                    return Err("the word of an outstanding task makes no sense");
+                }
+            }
+        }
+        Ok(ready)
     }
 
     /// Whether `hint`, as a record or cell carries it, means the outstanding task of its slot.
@@ -347,6 +423,44 @@ mod tests {
             })
         );
         assert_eq!(behind.claim(tasks), None);
+    }
+
+    #[test]
+    fn an_audit_notices_every_word_that_a_task_could_wait_for_in_vain() {
+        let memory = Memory::new(8, 8);
+        let tasks = memory.tasks();
+        let mut publisher = Publisher::new(8, 8);
+        for slot in 0..3 {
+            publisher.publish(tasks, slot).unwrap();
+        }
+        let mut claimer = Claimer::new(tasks, 5);
+        claimer.claim(tasks).unwrap();
+        let audit = |publisher: &Publisher| publisher.audit(tasks, |_| false);
+        assert_eq!(audit(&publisher), Ok(2));
+        let spoil = |word: &AtomicU64, with: u64| {
+            let old = word.swap(with, Ordering::Relaxed);
+            let verdict = audit(&publisher);
+            word.store(old, Ordering::Relaxed);
+            verdict
+        };
+        assert!(spoil(&memory.head, 9).is_err());
+        for slot in 0..3 {
+            let word = &memory.slots[slot].word;
+            let good = word.load(Ordering::Relaxed);
+            assert!(spoil(word, 0).is_err());
+            assert!(spoil(word, good ^ 1 << 40).is_err(), "generation");
+            assert!(spoil(word, good ^ 4 << 16).is_err(), "state");
+        }
+        assert_eq!(publisher.running(tasks), [(0, 1, 5)]);
+        assert!(spoil(&memory.cells[1], 0).is_err());
+        assert_eq!(
+            spoil(&memory.cells[0], 0),
+            Ok(2),
+            "the hint of a claimed task is needed no more"
+        );
+        assert_eq!(publisher.audit(tasks, |slot| slot == 0), Ok(2));
+        publisher.retire(0);
+        assert_eq!(publisher.audit(tasks, |_| false), Ok(2));
     }
 
     #[test]

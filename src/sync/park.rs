@@ -91,10 +91,24 @@ pub(crate) fn wake_one(mask: &[AtomicU64], worker: usize, word: &AtomicU32) {
     }
 }
 
-/// Whether any worker sleeps.
-pub(crate) fn anyone_sleeps(mask: &[AtomicU64]) -> bool {
-    // ORDERING: Relaxed: a guess that only decides whether to try a wake.
-    mask.iter().any(|bits| bits.load(Ordering::Relaxed) != 0)
+/// Whether `worker` says that it sleeps.
+pub(crate) fn sleeps(mask: &[AtomicU64], worker: usize) -> bool {
+    // ORDERING: SeqCst: what it did before it went to sleep is seen by who looks afterwards.
+    mask[worker / 64].load(Ordering::SeqCst) & 1 << (worker % 64) != 0
+}
+
+/// Wakes whoever sleeps in `word`, whatever the mask says: it may have been spoilt.
+pub(crate) fn rouse(word: &AtomicU32) {
+    // ORDERING: Release, as in `wake`.
+    word.store(1, Ordering::Release);
+    futex::wake(word, 1);
+}
+
+/// Sleeps in `word` for `limit` at most without saying so in any mask: nobody has to wake the sleeper.
+pub(crate) fn nap(word: &AtomicU32, limit: Duration) {
+    // ORDERING: Relaxed; nothing is handed over by it.
+    word.store(0, Ordering::Relaxed);
+    futex::wait(word, 0, Some(limit));
 }
 
 /// The parent's sleep: one word, since one thread at a time sleeps for all.

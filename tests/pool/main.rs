@@ -7,3 +7,4 @@ mod deaths;
 mod handles;
 mod large;
 mod storm;
+mod wild;
