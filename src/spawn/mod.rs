@@ -94,6 +94,7 @@ mod tests {
         ));
     }
 
+    #[expect(clippy::exit, reason = "that a task may do it is what is tried")]
     #[test]
     fn the_end_of_a_worker_is_heard_with_its_status() {
         let (child, heard) = start(echo, b"here");

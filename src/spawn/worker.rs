@@ -143,6 +143,10 @@ pub(crate) fn serve(control: OwnedFd, hook: usize) -> ! {
     };
     if watch(&control, &done) {
         let finished_well = thread.join().unwrap_or(false);
+        #[expect(
+            clippy::exit,
+            reason = "this is where the process ends; exit handlers of the program run"
+        )]
         std::process::exit(if finished_well { 0 } else { 101 });
     }
     // the parent has gone: let the thread finish what it is in, but not for long

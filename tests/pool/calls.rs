@@ -523,3 +523,37 @@ fn wrong_settings_are_named() {
     let error = Pool::with_workers(1_000_000).unwrap_err();
     assert!(error.to_string().contains("workers is 1000000"), "{error}");
 }
+
+#[test]
+fn a_worker_never_waits_for_the_parent_to_read_its_results() {
+    const TASKS: u64 = 2_000;
+    let pool = Pool::builder()
+        .workers(1)
+        .queue_depth(TASKS as usize)
+        .build()
+        .unwrap();
+    let done = multiproc::Value::new(0_u64).unwrap();
+    let count = |(done, x): (multiproc::Value<u64>, u64)| {
+        done.update(|n| *n += 1).unwrap();
+        if x % 100 == 0 {
+            "x".repeat(20_000)
+        } else {
+            x.to_string()
+        }
+    };
+    let tasks: Vec<_> = (0..TASKS)
+        .map(|x| pool.apply_async(count, (done.clone(), x)).unwrap())
+        .collect();
+    // nobody collects: the worker has room for 256 records and finishes all the same
+    while done.get().unwrap() < TASKS {
+        std::thread::yield_now();
+    }
+    for (x, task) in tasks.into_iter().enumerate() {
+        let expected = if x % 100 == 0 {
+            "x".repeat(20_000)
+        } else {
+            x.to_string()
+        };
+        assert_eq!(task.get().unwrap(), expected);
+    }
+}

@@ -1,6 +1,7 @@
 //! The pool from outside: worker processes started from tests with no line of set-up, by many threads at once.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::exit, reason = "that a task may do it is tried")]
 
 mod calls;
 mod deaths;

@@ -1,6 +1,7 @@
 //! How workers come to be, and every refusal on the way: each provoked for real.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::exit, reason = "that a task may do it is tried")]
 #![allow(clippy::print_stdout, reason = "children in a role report on stdout")]
 
 mod parent;
