@@ -43,10 +43,10 @@ fn scribble((seed, count, reach): (u64, u64, usize)) {
             1 => random(&mut seed) % 4096,
             2 => u64::MAX << (random(&mut seed) % 64),
             // SAFETY: inside the mapping; that others use it is the point.
-            _ => unsafe { memory.add((at + 1) % words).read_volatile() },
+            _ => unsafe { memory.wrapping_add((at + 1) % words).read_volatile() },
         };
         // SAFETY: as above.
-        unsafe { memory.add(at).write_volatile(what) };
+        unsafe { memory.wrapping_add(at).write_volatile(what) };
     }
 }
 
