@@ -55,6 +55,8 @@ pub enum ErrorKind {
     TaskPanicked,
     /// The worker process died while it ran this item; [`Error::death`] says of what.
     WorkerDied,
+    /// The item took longer than `Builder::task_timeout` allows; its worker was ended.
+    TaskTimeout,
     /// The initialiser of the pool panicked, or its worker died in it.
     InitFailed,
     /// Workers die faster than they can be replaced; the pool gave up.

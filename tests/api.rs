@@ -194,6 +194,7 @@ fn the_builder() -> multiproc::Result<()> {
         .max_tasks_per_worker(1000)
         .queue_depth(100)
         .retries(1)
+        .task_timeout(Duration::from_secs(60))
         .name("db")
         .init(
             |url: String| Db {

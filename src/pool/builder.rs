@@ -4,6 +4,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::thread::available_parallelism;
+use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -54,6 +55,7 @@ pub struct Builder<S = ()> {
     queue_depth: usize,
     max_tasks: Option<usize>,
     retries: u32,
+    item_limit: Option<Duration>,
     name: Option<String>,
     init: Option<Result<EncodedInit>>,
     state: PhantomData<fn() -> S>,
@@ -66,6 +68,7 @@ impl Builder {
             queue_depth: QUEUE_DEPTH,
             max_tasks: None,
             retries: 0,
+            item_limit: None,
             name: None,
             init: None,
             state: PhantomData,
@@ -102,6 +105,15 @@ impl<S> Builder<S> {
         self
     }
 
+    /// Sets how long one item may take. The worker that takes longer is ended and replaced; that item is
+    /// [`TaskTimeout`](ErrorKind::TaskTimeout), and is not retried.
+    ///
+    /// Costs a look at the clock for each item. The time counts from the moment a worker begins the item.
+    pub fn task_timeout(mut self, limit: Duration) -> Self {
+        self.item_limit = Some(limit);
+        self
+    }
+
     /// Names the pool in messages and its workers' threads: `name-0`, `name-1`, ...
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
@@ -135,6 +147,7 @@ impl<S> Builder<S> {
             queue_depth,
             max_tasks,
             retries,
+            item_limit,
             name,
             ..
         } = self;
@@ -143,6 +156,7 @@ impl<S> Builder<S> {
             queue_depth,
             max_tasks,
             retries,
+            item_limit,
             name,
             init: Some(encoded),
             state: PhantomData,
@@ -192,6 +206,7 @@ impl<S> Builder<S> {
         let orders = Orders {
             max_tasks: max_tasks.map(|items| items as u64),
             may_spin: workers < processors,
+            item_limit: self.item_limit,
             init,
         };
         let core = Arc::new(Core::new(
@@ -221,6 +236,7 @@ impl<S> fmt::Debug for Builder<S> {
             .field("queue_depth", &self.queue_depth)
             .field("max_tasks_per_worker", &self.max_tasks)
             .field("retries", &self.retries)
+            .field("task_timeout", &self.item_limit)
             .field("name", &self.name)
             .field("init", &self.init.is_some())
             .finish_non_exhaustive()

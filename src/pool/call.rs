@@ -23,6 +23,7 @@ use crate::pool::travel::FromParent;
 use crate::pool::wire::{self, ARGUMENTS_INLINE, Place, Status};
 use crate::ring::slot::Slot;
 use crate::spawn::function::{Frame, Routine};
+use crate::sync::current::Current;
 use crate::sync::words::Names;
 
 /// Calls `fn(A) -> R`.
@@ -135,7 +136,12 @@ impl Frame for Call {
 const CONTEXTS_KEPT: usize = 8;
 
 impl Call {
-    pub(super) fn new(board: &Arc<Board>, me: usize, parent: &Arc<FromParent>) -> Result<Self> {
+    pub(super) fn new(
+        board: &Arc<Board>,
+        me: usize,
+        parent: &Arc<FromParent>,
+        current: &Arc<Current>,
+    ) -> Result<Self> {
         Ok(Self {
             task: wire::Task::read(&Slot::default()),
             input: Input {
@@ -151,6 +157,7 @@ impl Call {
                 taker: Taker::new(),
                 me,
                 parent: Arc::clone(parent),
+                current: Arc::clone(current),
                 buffer: Vec::new(),
                 pins: Vec::new(),
                 outcome: None,

@@ -14,7 +14,7 @@ use crate::pool::parent::Core;
 use crate::pool::recovery::Death;
 use crate::pool::travel::{Ahead, Asked};
 use crate::pool::worker;
-use crate::primitive::{Counter, Flag};
+use crate::primitive::{Counter, Flag, Signal};
 use crate::spawn::function::Reference;
 use crate::spawn::hello::Start;
 use crate::spawn::supervisor::{self, Child, End, Events, Launch};
@@ -30,13 +30,15 @@ const STACK: u64 = 8 << 20;
 pub(super) struct Orders {
     pub(super) max_tasks: Option<u64>,
     pub(super) may_spin: bool,
+    /// How long an item may take.
+    pub(super) item_limit: Option<Duration>,
     /// The initialiser and where its argument lies, held as long as the pool.
     pub(super) init: Option<(Init, Placed, Vec<Pin>)>,
 }
 
 /// The workers of a pool.
 pub(super) struct Crew {
-    orders: Orders,
+    pub(super) orders: Orders,
     pub(super) seats: Mutex<Seats>,
     pub(super) changed: Condvar,
     /// Process id of each worker, for reports.
@@ -44,6 +46,8 @@ pub(super) struct Crew {
     /// What each worker sent ahead of its results.
     ahead: Vec<Ahead>,
     asked: Asked,
+    /// Whether a worker said that its item is over its time.
+    overdue: Vec<Signal>,
 }
 
 pub(super) struct Seats {
@@ -114,6 +118,7 @@ impl Crew {
             pids,
             ahead: (0..workers).map(|_| Ahead::default()).collect(),
             asked: Asked::default(),
+            overdue: (0..workers).map(|_| Signal::default()).collect(),
         }
     }
 
@@ -151,6 +156,23 @@ impl Crew {
         }
     }
 
+    /// Tells `worker` to end if it runs that task.
+    pub(super) fn end_task(&self, worker: usize, slot: u32, generation: u32) {
+        if worker < self.pids.len()
+            && let Some(child) = self.child(worker)
+            && child
+                .send(&Told::End(slot, generation).to_bytes(), &[])
+                .is_err()
+        {
+            child.kill(); // it does not listen
+        }
+    }
+
+    /// Whether the worker that has ended did so since its item was over its time.
+    pub(super) fn take_overdue(&self, worker: usize) -> bool {
+        self.overdue[worker].take()
+    }
+
     fn child(&self, worker: usize) -> Option<Child> {
         match &lock(&self.seats).taken[worker] {
             Seat::Taken { child, .. } => Some(child.clone()),
@@ -176,6 +198,7 @@ impl Crew {
                     self.ahead[worker].put(id, fd);
                 }
             }
+            Said::Overdue => self.overdue[worker].raise(),
             said => self.hear_of_start(worker, said),
         }
     }
@@ -205,7 +228,7 @@ impl Crew {
                 ErrorKind::InitFailed,
                 format!("worker {worker} cannot work: {why}"),
             )),
-            Said::Need(_) | Said::Here(_) => None,
+            Said::Need(_) | Said::Here(_) | Said::Overdue => None,
         };
         if seats.failure.is_none() {
             seats.failure = why;
@@ -323,6 +346,7 @@ impl Core {
             record,
             max_tasks: orders.max_tasks,
             may_spin: orders.may_spin,
+            item_limit: orders.item_limit,
             init: orders.init.as_ref().map(|(init, ..)| *init),
         };
         let start = Start {

@@ -229,7 +229,7 @@ impl<'p, S> Chunked<'p, S> {
             let submitted = encode_range(core, &items, first, count)
                 .and_then(|input| template.submit(core, &job, first, count, input, Wait::Forever));
             if let Err(error) = submitted {
-                core.cancel(|other| Arc::ptr_eq(other, &job));
+                core.cancel(false, |other| Arc::ptr_eq(other, &job));
                 return Err(error);
             }
             first += count;
@@ -265,6 +265,7 @@ impl Template {
             number: self.number,
             context: self.context.clone(),
             attempts: 0,
+            unwanted: false,
         };
         core.submit(entry, wait)
     }
@@ -531,9 +532,9 @@ impl<A: Travels, R: Travels, I: Iterator<Item = A>> FusedIterator for ImapUnorde
 impl<R, I> Drop for Imap<'_, R, I> {
     fn drop(&mut self) {
         if !self.pending.is_empty() {
-            self.feed
-                .core
-                .cancel(|job| self.pending.iter().any(|own| Arc::ptr_eq(own, job)));
+            self.feed.core.cancel(false, |job| {
+                self.pending.iter().any(|own| Arc::ptr_eq(own, job))
+            });
         }
     }
 }
@@ -541,9 +542,9 @@ impl<R, I> Drop for Imap<'_, R, I> {
 impl<R, I> Drop for ImapUnordered<'_, R, I> {
     fn drop(&mut self) {
         if !self.pending.is_empty() {
-            self.feed
-                .core
-                .cancel(|job| self.pending.values().any(|own| Arc::ptr_eq(own, job)));
+            self.feed.core.cancel(false, |job| {
+                self.pending.values().any(|own| Arc::ptr_eq(own, job))
+            });
         }
     }
 }

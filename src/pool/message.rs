@@ -1,5 +1,7 @@
 //! What parent and worker say over the control socket: rare things, never work.
 
+use std::time::Duration;
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -18,6 +20,8 @@ pub(super) struct Setup {
     pub(super) max_tasks: Option<u64>,
     /// Whether there are processors for all workers and the parent, so that spinning takes nothing from others.
     pub(super) may_spin: bool,
+    /// How long an item may take.
+    pub(super) item_limit: Option<Duration>,
     pub(super) init: Option<Init>,
 }
 
@@ -59,12 +63,15 @@ impl Setup {
         let init = self
             .init
             .map(|init| (init.function.to_words(), init.granule, init.len));
+        let (worker, record, may_spin) = (self.worker, self.record, self.may_spin);
+        let shape = (workers, slots, granules);
         to_bytes(&(
-            (workers, slots, granules),
-            self.worker,
-            self.record,
+            shape,
+            worker,
+            record,
             self.max_tasks,
-            self.may_spin,
+            may_spin,
+            self.item_limit,
             init,
         ))
     }
@@ -76,25 +83,29 @@ impl Setup {
             u64,
             Option<u64>,
             bool,
+            Option<Duration>,
             Option<([u64; 2], u32, u64)>,
         );
-        let ((workers, slots, granules), worker, record, max_tasks, may_spin, init): Fields =
-            from_bytes(bytes)?;
+        let fields: Fields = from_bytes(bytes)?;
+        let ((workers, slots, granules), worker, record, max_tasks, may_spin, item_limit, init) =
+            fields;
         let init = init.map(|(words, granule, len)| Init {
             function: Reference::from_words(words),
             granule,
             len,
         });
+        let shape = Shape {
+            workers,
+            slots,
+            granules,
+        };
         Some(Self {
-            shape: Shape {
-                workers,
-                slots,
-                granules,
-            },
+            shape,
             worker,
             record,
             max_tasks,
             may_spin,
+            item_limit,
             init,
         })
     }
@@ -113,6 +124,8 @@ pub(super) enum Said {
     Need([u8; 16]),
     /// The descriptor with this belongs to a segment that a result will name.
     Here([u8; 16]),
+    /// The item it runs is over its time: its first thread ends the process now.
+    Overdue,
 }
 
 /// From parent to worker.
@@ -122,6 +135,8 @@ pub(super) enum Told {
     Descriptor([u8; 16]),
     /// The segment was dropped here: it need not stay mapped.
     Forget([u8; 16]),
+    /// Nobody wants the result of the task in this slot and generation: end with it if it is being run.
+    End(u32, u32),
 }
 
 impl Told {
@@ -129,6 +144,7 @@ impl Told {
         match self {
             Told::Descriptor(id) => to_bytes(&(0_u8, id)),
             Told::Forget(id) => to_bytes(&(1_u8, id)),
+            Told::End(slot, generation) => to_bytes(&(2_u8, (slot, generation))),
         }
     }
 
@@ -136,6 +152,10 @@ impl Told {
         Some(match bytes.first()? {
             0 => Told::Descriptor(from_bytes(&bytes[1..])?),
             1 => Told::Forget(from_bytes(&bytes[1..])?),
+            2 => {
+                let (slot, generation) = from_bytes(&bytes[1..])?;
+                Told::End(slot, generation)
+            }
             _ => return None,
         })
     }
@@ -149,6 +169,7 @@ impl Said {
             Said::InitRefused(why) => to_bytes(&(2_u8, why)),
             Said::Need(id) => to_bytes(&(3_u8, id)),
             Said::Here(id) => to_bytes(&(4_u8, id)),
+            Said::Overdue => to_bytes(&(5_u8, ())),
         }
     }
 
@@ -159,6 +180,7 @@ impl Said {
             2 => Said::InitRefused(from_bytes(&bytes[1..])?),
             3 => Said::Need(from_bytes(&bytes[1..])?),
             4 => Said::Here(from_bytes(&bytes[1..])?),
+            5 => Said::Overdue,
             _ => return None,
         })
     }
@@ -193,6 +215,7 @@ mod tests {
             record: 77,
             max_tasks: Some(9),
             may_spin: true,
+            item_limit: Some(Duration::from_millis(5)),
             init: Some(Init {
                 function,
                 granule: 8,

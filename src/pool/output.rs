@@ -16,6 +16,7 @@ use crate::pool::panics::{encode_panic, guarded};
 use crate::pool::travel::{FromParent, append_wires};
 use crate::pool::wire::{self, Outcome, Place, RESULT_INLINE, Status, entry};
 use crate::ring::line::{Line, Progress};
+use crate::sync::current::Current;
 
 /// A worker's way to give results.
 pub(super) struct Output {
@@ -26,6 +27,8 @@ pub(super) struct Output {
     /// Bytes of a result that fits a record, or on their way to the arena.
     pub(super) buffer: Vec<u8>,
     pub(super) parent: Arc<FromParent>,
+    /// Where the process's first thread sees what is being run.
+    pub(super) current: Arc<Current>,
     /// What the handles among the results stand for.
     pub(super) pins: Vec<Pin>,
     /// What to publish.
@@ -183,6 +186,7 @@ pub(super) fn run_many<A: Argument, R: Serialize + 'static>(
         let end = guarded(|| -> Result<(), Error> {
             while entries.count < items {
                 entries.report(true);
+                entries.output.current.next_item();
                 match input.next::<A>(task) {
                     Ok(argument) => entries.value(&function(argument))?,
                     Err(why) => entries.entry(Status::BadArguments, why.as_bytes())?,

@@ -74,6 +74,8 @@ pub(super) struct State {
     pub(super) again: VecDeque<u32>,
     /// Results accepted so far.
     pub(super) accepted: u64,
+    /// Items that have a result or are known to be lost.
+    pub(super) settled: u64,
     /// Records that fitted no outstanding task.
     pub(super) corrupt: u64,
 }
@@ -100,6 +102,7 @@ impl Core {
             outstanding: 0,
             again: VecDeque::new(),
             accepted: 0,
+            settled: 0,
             corrupt: 0,
         };
         let readers = (0..board.workers()).map(|_| Reader::default()).collect();
@@ -221,37 +224,49 @@ impl Core {
         }))
     }
 
-    /// Withdraws the tasks of the jobs that `of_call` names and that no worker has claimed; true if there was one.
-    pub(super) fn cancel(self: &Arc<Self>, of_call: impl Fn(&Arc<Job>) -> bool) -> bool {
+    /// Withdraws the tasks of the jobs that `of_call` names: those that no worker has claimed at once, and with `running` also those that are
+    /// being run, by telling their workers to end. True if there was one.
+    pub(super) fn cancel(
+        self: &Arc<Self>,
+        running: bool,
+        of_call: impl Fn(&Arc<Job>) -> bool,
+    ) -> bool {
         if !self.is_ours() {
             return false;
         }
-        let mut state = lock(&self.state);
-        let mut callbacks = Vec::new();
+        let slots = self.memory.board.tasks().slots;
+        let (mut callbacks, mut to_end) = (Vec::new(), Vec::new());
         let mut any = false;
-        for slot in 0..state.entries.len() as u32 {
+        let mut state = lock(&self.state);
+        for slot in 0..slots.len() as u32 {
+            let Some(generation) = state.publisher.outstanding(slot) else {
+                continue;
+            };
             if !state.entries[slot as usize]
                 .as_ref()
                 .is_some_and(|entry| of_call(&entry.job))
             {
                 continue;
             }
-            let Some(generation) = state.publisher.outstanding(slot) else {
-                continue;
+            let delayed = state.again.iter().position(|again| *again == slot);
+            let withdrawn = match delayed {
+                Some(at) => state.again.remove(at).is_some(),
+                None => slots[slot as usize].cancel(generation),
             };
-            let withdrawn = self.memory.board.tasks().slots[slot as usize].cancel(generation) || {
-                let waiting = state.again.iter().position(|again| *again == slot);
-                waiting.is_some_and(|at| state.again.remove(at).is_some())
-            };
-            if withdrawn && let Some(entry) = state.finish(slot) {
+            if withdrawn {
                 any = true;
-                callbacks.extend(entry.fail(Error::new(
-                    ErrorKind::Cancelled,
-                    "the task was cancelled before it began",
-                )));
+                let entry = state.finish(slot);
+                callbacks.extend(entry.into_iter().flat_map(|entry| entry.fail(cancelled())));
+            } else if running && let Some(entry) = &mut state.entries[slot as usize] {
+                any |= !entry.unwanted;
+                entry.unwanted = true;
+                to_end.push((slots[slot as usize].truth().owner, slot, generation));
             }
         }
         drop(state);
+        for (owner, slot, generation) in to_end {
+            self.crew.end_task(usize::from(owner), slot, generation);
+        }
         self.callbacks.push(callbacks);
         self.tell_followers();
         any
@@ -408,6 +423,11 @@ impl Core {
     }
 }
 
+/// What becomes of a task that was cancelled.
+pub(super) fn cancelled() -> Error {
+    Error::new(ErrorKind::Cancelled, "the task was cancelled")
+}
+
 enum Submitted {
     Yes,
     NoRoom(Box<Refused>),
@@ -442,6 +462,7 @@ impl State {
         self.free.push_back(slot);
         self.outstanding -= 1;
         self.accepted += 1;
+        self.settled += 1;
         Some(entry)
     }
 

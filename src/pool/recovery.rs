@@ -13,7 +13,7 @@ use crate::pool::batch::{self, Layout, Part, Report};
 use crate::pool::callbacks::Callback;
 use crate::pool::crew::Seat;
 use crate::pool::memory::{Bytes, lock};
-use crate::pool::parent::{Core, Phase, State};
+use crate::pool::parent::{Core, Phase, State, cancelled};
 use crate::pool::wire::entry;
 use crate::ring::record::Reader;
 use crate::ring::slot::State as SlotState;
@@ -49,7 +49,7 @@ impl Core {
             callbacks = self.drain(&mut state, worker, &mut readers[worker]);
             callbacks.extend(self.collect_slots(&mut state, worker));
             callbacks.extend(self.decide(&mut state, worker, status));
-            accepted = state.accepted;
+            accepted = state.settled;
         }
         let line = board.line(worker);
         line.clear();
@@ -66,6 +66,7 @@ impl Core {
     fn decide(&self, state: &mut State, worker: usize, status: Status) -> Vec<Callback> {
         let slots = self.memory.board.tasks().slots;
         let progress = self.memory.board.line(worker).progress();
+        let overdue = self.crew.take_overdue(worker);
         let mut callbacks = Vec::new();
         for slot in 0..slots.len() as u32 {
             let Some(generation) = state.publisher.outstanding(slot) else {
@@ -101,6 +102,7 @@ impl Core {
                         end: batch::End::Reported(report),
                     };
                     callbacks.extend(entry.job.add(part));
+                    state.settled += u64::from(done);
                     entry.skip += done;
                     entry.attempts = 0;
                 } else {
@@ -114,18 +116,29 @@ impl Core {
                     continue;
                 }
             }
+            if entry.unwanted && entry.skip < entry.items {
+                if let Some(entry) = state.finish(slot) {
+                    callbacks.extend(entry.fail(cancelled()));
+                }
+                continue;
+            }
             if progress.running && entry.skip < entry.items {
                 entry.attempts += 1;
-                if entry.attempts > self.retries {
+                if overdue || entry.attempts > self.retries {
                     let item = entry.first + entry.skip as usize;
-                    let error =
-                        Error::worker_died(death_of(self.crew.pid(worker), worker, status, item));
+                    let pid = self.crew.pid(worker);
+                    let error = if overdue {
+                        self.overdue_error(pid, worker, item)
+                    } else {
+                        Error::worker_died(death_of(pid, worker, status, item))
+                    };
                     let part = Part {
                         first: item,
                         items: 1,
                         end: batch::End::Failed(error),
                     };
                     callbacks.extend(entry.job.add(part));
+                    state.settled += 1;
                     entry.skip += 1;
                     entry.attempts = 0;
                 }
@@ -137,6 +150,14 @@ impl Core {
             }
         }
         callbacks
+    }
+
+    fn overdue_error(&self, pid: u32, worker: usize, item: usize) -> Error {
+        let limit = self.crew.orders.item_limit.unwrap_or_default();
+        let message = format!(
+            "item {item} took longer than {limit:?}; worker {worker} (pid {pid}), which ran it, was ended"
+        );
+        Error::new(ErrorKind::TaskTimeout, message)
     }
 
     /// Copies the results of `items` items that a dead worker finished inside its task.

@@ -229,10 +229,12 @@ impl<R> AsyncResult<R> {
         })
     }
 
-    /// Withdraws the task if no worker has begun it. True if its result is now [`Cancelled`](ErrorKind::Cancelled), at least for a part of
-    /// its items; false if all of it is running or done.
+    /// Ends the task: withdraws what no worker has begun, and ends and replaces the worker of what is being run. No other task notices.
+    ///
+    /// True if the task was not done. Its result is then [`Cancelled`](ErrorKind::Cancelled), unless it was done at the very moment; of
+    /// several items those that were done keep their values, but [`get`](Self::get) reports the cancelled ones.
     pub fn cancel(&self) -> bool {
-        self.core.cancel(|job| Arc::ptr_eq(job, &self.job))
+        self.core.cancel(true, |job| Arc::ptr_eq(job, &self.job))
     }
 }
 

@@ -28,6 +28,8 @@ pub(super) struct Entry {
     pub(super) context: Option<Arc<Context>>,
     /// How often item `skip` has taken a worker with it.
     pub(super) attempts: u32,
+    /// Nobody wants it any more; its worker was told to end with it.
+    pub(super) unwanted: bool,
 }
 
 /// Arguments as the parent keeps them, for the case that they must be sent again.

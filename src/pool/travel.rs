@@ -19,6 +19,7 @@ use crate::pool::memory::{Bytes, lock};
 use crate::pool::message::{Said, Told};
 use crate::pool::parent::Core;
 use crate::spawn::worker::Control;
+use crate::sync::current::Current;
 use crate::sys::socket::Message;
 
 /// How long a worker waits for a descriptor it asked for.
@@ -32,9 +33,10 @@ pub(super) struct FromParent {
 
 impl FromParent {
     /// Listens to the parent from now on.
-    pub(super) fn new(control: &Arc<Control>) -> Arc<Self> {
+    pub(super) fn new(control: &Arc<Control>, current: &Arc<Current>) -> Arc<Self> {
         let (sender, answers) = channel();
-        control.listen(move |message| hear(message, &sender));
+        let current = Arc::clone(current);
+        control.listen(move |message| hear(message, &sender, &current));
         Arc::new(Self {
             control: Arc::clone(control),
             answers: Mutex::new(answers),
@@ -57,7 +59,7 @@ impl FromParent {
     }
 }
 
-fn hear(message: Message, answers: &Sender<(SegmentId, Option<OwnedFd>)>) {
+fn hear(message: Message, answers: &Sender<(SegmentId, Option<OwnedFd>)>, current: &Current) {
     match Told::from_bytes(&message.bytes) {
         Some(Told::Descriptor(id)) => {
             let _ = answers.send((
@@ -66,6 +68,7 @@ fn hear(message: Message, answers: &Sender<(SegmentId, Option<OwnedFd>)>) {
             ));
         }
         Some(Told::Forget(id)) => handle::forget(SegmentId::from_bytes(id)),
+        Some(Told::End(slot, generation)) => current.end_task((slot, generation)),
         None => {}
     }
 }

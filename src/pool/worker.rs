@@ -16,6 +16,7 @@ use crate::ring::claim::{Claimed, Claimer};
 use crate::ring::record::Writer;
 use crate::spawn::function::{Reference, Resolved};
 use crate::spawn::worker::Arrival;
+use crate::sync::current::Current;
 use crate::sync::park;
 use crate::sync::words::{Bits, Switch};
 
@@ -38,11 +39,12 @@ pub(super) fn serve(arrival: Arrival) {
         descriptors,
     } = arrival;
     catch_panics_of_this_thread();
-    let parent = FromParent::new(&control);
     let refused = |why: &str| control.send(&Said::InitRefused(why.to_owned()).to_bytes(), &[]);
     let Some(setup) = Setup::from_bytes(&bytes) else {
         return refused("its setup makes no sense");
     };
+    let current = Arc::new(Current::new(setup.item_limit));
+    let parent = FromParent::new(&control, &current);
     let Some(fd) = descriptors.into_iter().next() else {
         return refused("no shared memory came with its setup");
     };
@@ -50,13 +52,18 @@ pub(super) fn serve(arrival: Arrival) {
         Ok(board) => Arc::new(board),
         Err(error) => return refused(&error.to_string()),
     };
-    let mut worker = match Worker::new(&board, &setup, &parent) {
+    let mut worker = match Worker::new(&board, &setup, &parent, &current) {
         Ok(worker) => worker,
         Err(why) => return refused(&why),
     };
     match worker.initialise(&setup) {
         Ok(()) => control.send(&Said::Ready.to_bytes(), &[]),
         Err(said) => return control.send(&said.to_bytes(), &[]),
+    }
+    if setup.item_limit.is_some() {
+        let (current, last) = (Arc::clone(&current), Arc::clone(&control));
+        control
+            .set_alarm(move || current.check_time(|_| last.send(&Said::Overdue.to_bytes(), &[])));
     }
     worker.work();
 }
@@ -67,6 +74,7 @@ struct Worker {
     claimer: Claimer,
     records: Writer,
     call: Call,
+    current: Arc<Current>,
     /// The function of the last task: most tasks name the same.
     function: Option<(Reference, Resolved<Call>)>,
     /// What handles in published results stand for, until the parent has read so many records and holds it itself.
@@ -77,7 +85,12 @@ struct Worker {
 }
 
 impl Worker {
-    fn new(board: &Arc<Board>, setup: &Setup, parent: &Arc<FromParent>) -> Result<Self, String> {
+    fn new(
+        board: &Arc<Board>,
+        setup: &Setup,
+        parent: &Arc<FromParent>,
+        current: &Arc<Current>,
+    ) -> Result<Self, String> {
         let me = setup.worker as usize;
         if me >= board.workers() {
             return Err("its number is larger than the pool".to_owned());
@@ -86,7 +99,8 @@ impl Worker {
             me: me as u16,
             claimer: Claimer::new(board.tasks(), me as u16),
             records: Writer::new(setup.record),
-            call: Call::new(board, me, parent).map_err(|error| error.to_string())?,
+            call: Call::new(board, me, parent, current).map_err(|error| error.to_string())?,
+            current: Arc::clone(current),
             function: None,
             on_their_way: VecDeque::new(),
             left: setup.max_tasks,
@@ -181,6 +195,7 @@ impl Worker {
         let board = Arc::clone(&self.board);
         let slot = &board.tasks().slots[claimed.slot as usize];
         self.call.begin(slot);
+        self.current.begin((claimed.slot, claimed.generation));
         let reference = self.call.task.function;
         if !matches!(&self.function, Some((known, _)) if *known == reference) {
             match reference.resolve::<Call>() {
@@ -199,6 +214,7 @@ impl Worker {
             let items = self.call.task.items - self.call.task.skip.min(self.call.task.items);
             *left = left.saturating_sub(u64::from(items));
         }
+        self.current.finish();
         self.publish(&board, claimed);
         board.doorbell().ring();
     }

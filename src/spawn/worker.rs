@@ -7,13 +7,14 @@ use std::any::type_name;
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
+use crate::primitive::Flag;
 use crate::spawn::function::{Frame, Routine};
 use crate::spawn::hello::{Hello, Start, exit};
 use crate::sys::socket::{Message, Socket};
@@ -46,12 +47,25 @@ impl Routine for Entry {
 }
 
 type Listener = Box<dyn Fn(Message) + Send + Sync>;
+/// Looks after something whenever the watcher wakes; says when it has to wake again at the latest.
+type Alarm = Box<dyn Fn() -> Option<Duration> + Send + Sync>;
 
 /// A worker's end of the control socket.
 pub(crate) struct Control {
     socket: Socket,
-    listener: OnceLock<Listener>,
-    has_listener: (Mutex<bool>, Condvar),
+    heard: Mutex<Heard>,
+    alarm: OnceLock<Alarm>,
+    /// Wakes the watcher.
+    stir: EventFd,
+    /// The entry function has returned.
+    done: Flag,
+}
+
+/// Who hears the parent, and what nobody has heard yet.
+#[derive(Default)]
+struct Heard {
+    listener: Option<Arc<Listener>>,
+    early: Vec<Message>,
 }
 
 impl Control {
@@ -60,27 +74,28 @@ impl Control {
         let _ = self.socket.send(bytes, descriptors, true);
     }
 
-    /// Sets who hears the parent's messages, on the watcher's thread. Messages that came before are kept until then.
+    /// Sets who hears the parent's messages, on the watcher's thread. Messages that came before are passed on now.
     pub(crate) fn listen(&self, listener: impl Fn(Message) + Send + Sync + 'static) {
-        let _ = self.listener.set(Box::new(listener));
-        *self
-            .has_listener
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = true;
-        self.has_listener.1.notify_all();
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        for message in heard.early.drain(..) {
+            listener(message);
+        }
+        heard.listener = Some(Arc::new(Box::new(listener)));
+    }
+
+    /// Sets what the watcher does before each of its sleeps. Takes effect at once.
+    pub(crate) fn set_alarm(&self, alarm: impl Fn() -> Option<Duration> + Send + Sync + 'static) {
+        let _ = self.alarm.set(Box::new(alarm));
+        let _ = self.stir.write(1);
     }
 
     fn deliver(&self, message: Message) {
-        let set = self
-            .has_listener
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        drop(self.has_listener.1.wait_while(set, |set| !*set));
-        if let Some(listener) = self.listener.get() {
-            listener(message);
-        }
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(listener) = heard.listener.clone() else {
+            return heard.early.push(message);
+        };
+        drop(heard);
+        listener(message);
     }
 }
 
@@ -115,33 +130,36 @@ pub(crate) fn serve(control: OwnedFd, hook: usize) -> ! {
         Ok(resolved) => resolved,
         Err(why) => refuse(why),
     };
+    let Ok(stir) = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK) else {
+        refuse("it has no descriptor left")
+    };
+    let (heard, alarm, done) = (Mutex::default(), OnceLock::new(), Flag::new());
     let control = Arc::new(Control {
         socket,
-        listener: OnceLock::new(),
-        has_listener: (Mutex::new(false), Condvar::new()),
+        heard,
+        alarm,
+        stir,
+        done,
     });
     let mut frame = Some(Arrival {
         control: Arc::clone(&control),
         bytes: start.bytes,
         descriptors: message.descriptors,
     });
-    let Ok(done) = EventFd::from_flags(EfdFlags::EFD_CLOEXEC) else {
-        refuse("it has no descriptor left")
-    };
-    let done = Arc::new(done);
-    let signal = Arc::clone(&done);
+    let ending = Arc::clone(&control);
     let started = thread::Builder::new()
         .name(start.thread_name)
         .stack_size(start.stack_size as usize)
         .spawn(move || {
             let end = catch_unwind(AssertUnwindSafe(|| resolved.call(&mut frame)));
-            let _ = signal.write(1);
+            ending.done.raise();
+            let _ = ending.stir.write(1);
             end.is_ok()
         });
     let Ok(thread) = started else {
         refuse("it could start no thread")
     };
-    if watch(&control, &done) {
+    if watch(&control) {
         let finished_well = thread.join().unwrap_or(false);
         #[expect(
             clippy::exit,
@@ -150,26 +168,40 @@ pub(crate) fn serve(control: OwnedFd, hook: usize) -> ! {
         std::process::exit(if finished_well { 0 } else { 101 });
     }
     // the parent has gone: let the thread finish what it is in, but not for long
-    let mut end = [PollFd::new(done.as_fd(), PollFlags::POLLIN)];
-    let grace = PollTimeout::try_from(GRACE).unwrap_or(PollTimeout::ZERO);
-    let _ = poll(&mut end, grace);
+    let end = Instant::now() + GRACE;
+    while !control.done.is_raised() && Instant::now() < end {
+        let left = end.saturating_duration_since(Instant::now());
+        let mut stirred = [PollFd::new(control.stir.as_fd(), PollFlags::POLLIN)];
+        let _ = poll(
+            &mut stirred,
+            PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO),
+        );
+        let _ = control.stir.read();
+    }
     entry::quit(exit::PARENT_GONE)
 }
 
 /// Passes messages on until the thread is done (true) or the parent has gone (false).
-fn watch(control: &Control, done: &EventFd) -> bool {
+fn watch(control: &Control) -> bool {
     let hung_up = PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL;
     loop {
         let mut watched = [
             PollFd::new(control.socket.as_fd(), PollFlags::POLLIN),
-            PollFd::new(done.as_fd(), PollFlags::POLLIN),
+            PollFd::new(control.stir.as_fd(), PollFlags::POLLIN),
         ];
-        if poll(&mut watched, PollTimeout::NONE).is_err() {
+        let limit = control.alarm.get().and_then(|alarm| alarm());
+        let limit = limit.map_or(PollTimeout::NONE, |limit| {
+            PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX)
+        });
+        if poll(&mut watched, limit).is_err() {
             continue; // a signal
         }
-        let [parent, thread] = watched.map(|fd| fd.revents().unwrap_or(PollFlags::POLLERR));
-        if !thread.is_empty() {
-            return true;
+        let [parent, stirred] = watched.map(|fd| fd.revents().unwrap_or(PollFlags::POLLERR));
+        if !stirred.is_empty() {
+            let _ = control.stir.read();
+            if control.done.is_raised() {
+                return true;
+            }
         }
         if parent.intersects(hung_up) {
             return false;

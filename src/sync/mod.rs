@@ -11,8 +11,12 @@
 )]
 
 pub(crate) mod adapter;
+pub(crate) mod current;
 pub(crate) mod failure;
 pub(crate) mod guarded;
 pub(crate) mod mutex;
 pub(crate) mod park;
 pub(crate) mod words;
+
+/// Exit code of a worker that its own first thread ended: its task was unwanted or took too long.
+pub(crate) const ENDED: i32 = 119;

@@ -5,6 +5,7 @@
 
 mod calls;
 mod deaths;
+mod ending;
 mod handles;
 mod large;
 mod storm;
