@@ -113,6 +113,8 @@ pub struct WorkerDeath {
     pub signal: Option<i32>,
     /// The code it exited with.
     pub exit_code: Option<i32>,
+    /// The task used up its stack, 8 MiB.
+    pub stack_overflow: bool,
     /// Position of the item in the input of `map` and its kin, 0 for a single task.
     pub item: usize,
 }
@@ -203,6 +205,9 @@ impl Error {
 
     pub(crate) fn worker_died(death: WorkerDeath) -> Self {
         let how = match (death.signal, death.exit_code) {
+            (Some(signal), _) if death.stack_overflow => {
+                format!("was killed by {}, a stack overflow,", signal_name(signal))
+            }
             (Some(signal), _) => format!("was killed by {}", signal_name(signal)),
             (_, Some(code)) => format!("exited with code {code}"),
             _ => "ended, its status was collected by the program's own wait".to_owned(),
@@ -334,6 +339,7 @@ mod tests {
             pid: 7,
             worker: 1,
             signal: Some(9),
+            stack_overflow: false,
             exit_code: None,
             item: 3,
         };

@@ -48,6 +48,8 @@ pub(super) struct Crew {
     asked: Asked,
     /// Whether a worker said that its item is over its time.
     overdue: Vec<Signal>,
+    /// Whether a worker said that its stack has overflowed.
+    overflowed: Vec<Signal>,
 }
 
 pub(super) struct Seats {
@@ -119,6 +121,7 @@ impl Crew {
             ahead: (0..workers).map(|_| Ahead::default()).collect(),
             asked: Asked::default(),
             overdue: (0..workers).map(|_| Signal::default()).collect(),
+            overflowed: (0..workers).map(|_| Signal::default()).collect(),
         }
     }
 
@@ -173,6 +176,11 @@ impl Crew {
         self.overdue[worker].take()
     }
 
+    /// Whether the worker that has ended did so since its stack overflowed.
+    pub(super) fn take_overflow(&self, worker: usize) -> bool {
+        self.overflowed[worker].take()
+    }
+
     fn child(&self, worker: usize) -> Option<Child> {
         match &lock(&self.seats).taken[worker] {
             Seat::Taken { child, .. } => Some(child.clone()),
@@ -199,6 +207,7 @@ impl Crew {
                 }
             }
             Said::Overdue => self.overdue[worker].raise(),
+            Said::Overflow => self.overflowed[worker].raise(),
             said => self.hear_of_start(worker, said),
         }
     }
@@ -228,7 +237,7 @@ impl Crew {
                 ErrorKind::InitFailed,
                 format!("worker {worker} cannot work: {why}"),
             )),
-            Said::Need(_) | Said::Here(_) | Said::Overdue => None,
+            Said::Need(_) | Said::Here(_) | Said::Overdue | Said::Overflow => None,
         };
         if seats.failure.is_none() {
             seats.failure = why;

@@ -126,6 +126,8 @@ pub(super) enum Said {
     Here([u8; 16]),
     /// The item it runs is over its time: its first thread ends the process now.
     Overdue,
+    /// The stack of its task has overflowed: it dies now. This message is the one byte of its number, sent by a signal handler.
+    Overflow,
 }
 
 /// From parent to worker.
@@ -149,7 +151,7 @@ impl Told {
     }
 
     pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        Some(match bytes.first()? {
+        Some(match *bytes.first()? {
             0 => Told::Descriptor(from_bytes(&bytes[1..])?),
             1 => Told::Forget(from_bytes(&bytes[1..])?),
             2 => {
@@ -162,6 +164,8 @@ impl Told {
 }
 
 impl Said {
+    pub(super) const OVERFLOW: u8 = 6;
+
     pub(super) fn to_bytes(&self) -> Vec<u8> {
         match self {
             Said::Ready => to_bytes(&(0_u8, ())),
@@ -170,17 +174,19 @@ impl Said {
             Said::Need(id) => to_bytes(&(3_u8, id)),
             Said::Here(id) => to_bytes(&(4_u8, id)),
             Said::Overdue => to_bytes(&(5_u8, ())),
+            Said::Overflow => vec![Said::OVERFLOW],
         }
     }
 
     pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        Some(match bytes.first()? {
+        Some(match *bytes.first()? {
             0 => Said::Ready,
             1 => Said::InitPanicked(from_bytes(&bytes[1..])?),
             2 => Said::InitRefused(from_bytes(&bytes[1..])?),
             3 => Said::Need(from_bytes(&bytes[1..])?),
             4 => Said::Here(from_bytes(&bytes[1..])?),
             5 => Said::Overdue,
+            Said::OVERFLOW => Said::Overflow,
             _ => return None,
         })
     }

@@ -67,6 +67,7 @@ impl Core {
         let slots = self.memory.board.tasks().slots;
         let progress = self.memory.board.line(worker).progress();
         let overdue = self.crew.take_overdue(worker);
+        let overflow = self.crew.take_overflow(worker);
         let mut callbacks = Vec::new();
         for slot in 0..slots.len() as u32 {
             let Some(generation) = state.publisher.outstanding(slot) else {
@@ -130,7 +131,10 @@ impl Core {
                     let error = if overdue {
                         self.overdue_error(pid, worker, item)
                     } else {
-                        Error::worker_died(death_of(pid, worker, status, item))
+                        Error::worker_died(WorkerDeath {
+                            stack_overflow: overflow,
+                            ..death_of(pid, worker, status, item)
+                        })
                     };
                     let part = Part {
                         first: item,
@@ -289,5 +293,6 @@ fn death_of(pid: u32, worker: usize, status: Status, item: usize) -> WorkerDeath
         signal,
         exit_code,
         item,
+        ..WorkerDeath::default()
     }
 }

@@ -39,6 +39,7 @@ pub(super) fn serve(arrival: Arrival) {
         descriptors,
     } = arrival;
     catch_panics_of_this_thread();
+    control.announce_overflow_of_this_thread(Said::OVERFLOW);
     let refused = |why: &str| control.send(&Said::InitRefused(why.to_owned()).to_bytes(), &[]);
     let Some(setup) = Setup::from_bytes(&bytes) else {
         return refused("its setup makes no sense");

@@ -18,7 +18,7 @@ use crate::primitive::Flag;
 use crate::spawn::function::{Frame, Routine};
 use crate::spawn::hello::{Hello, Start, exit};
 use crate::sys::socket::{Message, Socket};
-use crate::sys::{entry, pidfd};
+use crate::sys::{entry, pidfd, stack};
 
 /// How long a worker whose parent has gone may go on: enough to finish what it is just writing.
 const GRACE: Duration = Duration::from_millis(50);
@@ -87,6 +87,11 @@ impl Control {
     pub(crate) fn set_alarm(&self, alarm: impl Fn() -> Option<Duration> + Send + Sync + 'static) {
         let _ = self.alarm.set(Box::new(alarm));
         let _ = self.stir.write(1);
+    }
+
+    /// An overflow of the calling thread's stack is from now on announced to the parent by the one byte `word`.
+    pub(crate) fn announce_overflow_of_this_thread(&self, word: u8) {
+        stack::name_overflow_of_this_thread(self.socket.as_fd(), word);
     }
 
     fn deliver(&self, message: Message) {

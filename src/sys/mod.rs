@@ -18,3 +18,4 @@ pub(crate) mod process;
 pub(crate) mod pthread;
 pub(crate) mod shm;
 pub(crate) mod socket;
+pub(crate) mod stack;

@@ -166,3 +166,36 @@ fn an_initialiser_that_fails_later_makes_the_pool_give_up_and_say_why() {
         "{error}"
     );
 }
+
+#[test]
+fn a_stack_overflow_is_named_as_such() {
+    let pool = Pool::with_workers(1).unwrap();
+    let error = pool.apply(deeper, 0).unwrap_err();
+    let death = error.death().unwrap();
+    assert_eq!(
+        (death.signal, death.stack_overflow),
+        (Some(11), true),
+        "{error}"
+    );
+    assert!(
+        error
+            .to_string()
+            .contains("SIGSEGV (11), a stack overflow, while running item 0"),
+        "{error}"
+    );
+    // another fault is not mistaken for one
+    let error = pool
+        .apply(
+            |()| nix::sys::signal::raise(nix::sys::signal::SIGSEGV).unwrap(),
+            (),
+        )
+        .unwrap_err();
+    assert!(!error.death().unwrap().stack_overflow, "{error}");
+    assert_eq!(pool.apply(square, 3).unwrap(), 9);
+}
+
+#[expect(unconditional_recursion, reason = "it is to use up the stack")]
+fn deeper(depth: u64) -> u64 {
+    let frame = std::hint::black_box([depth; 128]);
+    deeper(frame[127] + 1) + frame[0]
+}
