@@ -5,13 +5,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, TaskPanic};
 use crate::handle::{self, Pin, SegmentId};
 use crate::pool::memory::{Placed, lock};
 use crate::pool::message::{Init, Said, Setup, Told};
 use crate::pool::panics::decode_panic;
 use crate::pool::parent::Core;
-use crate::pool::recovery::Death;
+use crate::pool::recovery::{Death, init_panicked};
 use crate::pool::travel::{Ahead, Asked};
 use crate::pool::worker;
 use crate::primitive::{Counter, Flag, Signal};
@@ -50,6 +50,8 @@ pub(super) struct Crew {
     overdue: Vec<Signal>,
     /// Whether a worker said that its stack has overflowed.
     overflowed: Vec<Signal>,
+    /// The panic with which a worker aborted.
+    panicked: Vec<Mutex<Option<Vec<u8>>>>,
 }
 
 pub(super) struct Seats {
@@ -122,6 +124,7 @@ impl Crew {
             asked: Asked::default(),
             overdue: (0..workers).map(|_| Signal::default()).collect(),
             overflowed: (0..workers).map(|_| Signal::default()).collect(),
+            panicked: (0..workers).map(|_| Mutex::default()).collect(),
         }
     }
 
@@ -181,6 +184,12 @@ impl Crew {
         self.overflowed[worker].take()
     }
 
+    /// The panic with which the worker that has ended aborted, if it did.
+    pub(super) fn take_panic(&self, worker: usize, item: usize) -> Option<TaskPanic> {
+        let bytes = lock(&self.panicked[worker]).take()?;
+        Some(decode_panic(&bytes, item, self.pid(worker)))
+    }
+
     fn child(&self, worker: usize) -> Option<Child> {
         match &lock(&self.seats).taken[worker] {
             Seat::Taken { child, .. } => Some(child.clone()),
@@ -208,6 +217,7 @@ impl Crew {
             }
             Said::Overdue => self.overdue[worker].raise(),
             Said::Overflow => self.overflowed[worker].raise(),
+            Said::LastPanic(bytes) => *lock(&self.panicked[worker]) = Some(bytes),
             said => self.hear_of_start(worker, said),
         }
     }
@@ -222,22 +232,15 @@ impl Crew {
                 None
             }
             Said::InitPanicked(bytes) => {
-                let panic = decode_panic(&bytes, 0, self.pid(worker));
-                let message = format!(
-                    "the initialiser panicked at {}: {}",
-                    panic.location, panic.message
-                );
-                Some(Error::with_source(
-                    ErrorKind::InitFailed,
-                    message,
-                    Error::task_panicked(panic),
-                ))
+                Some(init_panicked(decode_panic(&bytes, 0, self.pid(worker))))
             }
             Said::InitRefused(why) => Some(Error::new(
                 ErrorKind::InitFailed,
                 format!("worker {worker} cannot work: {why}"),
             )),
-            Said::Need(_) | Said::Here(_) | Said::Overdue | Said::Overflow => None,
+            Said::Need(_) | Said::Here(_) | Said::Overdue | Said::Overflow | Said::LastPanic(_) => {
+                None
+            }
         };
         if seats.failure.is_none() {
             seats.failure = why;

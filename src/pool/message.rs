@@ -128,6 +128,8 @@ pub(super) enum Said {
     Overdue,
     /// The stack of its task has overflowed: it dies now. This message is the one byte of its number, sent by a signal handler.
     Overflow,
+    /// Its task panicked, and this program is built to abort then. The bytes are the panic.
+    LastPanic(Vec<u8>),
 }
 
 /// From parent to worker.
@@ -175,6 +177,7 @@ impl Said {
             Said::Here(id) => to_bytes(&(4_u8, id)),
             Said::Overdue => to_bytes(&(5_u8, ())),
             Said::Overflow => vec![Said::OVERFLOW],
+            Said::LastPanic(panic) => to_bytes(&(7_u8, panic)),
         }
     }
 
@@ -187,6 +190,7 @@ impl Said {
             4 => Said::Here(from_bytes(&bytes[1..])?),
             5 => Said::Overdue,
             Said::OVERFLOW => Said::Overflow,
+            7 => Said::LastPanic(from_bytes(&bytes[1..])?),
             _ => return None,
         })
     }

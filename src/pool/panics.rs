@@ -11,7 +11,10 @@ thread_local! {
 }
 
 /// Keeps panics of this thread for their reports; other threads of the worker go on printing theirs.
-pub(super) fn catch_panics_of_this_thread() {
+///
+/// In a program built with `panic = "abort"` no panic comes back from where it was raised; then `last` is given its report before the
+/// process ends.
+pub(super) fn catch_panics_of_this_thread(last: impl Fn(&TaskPanic) + Send + Sync + 'static) {
     CAUGHT.with_borrow_mut(|caught| caught.0 = true);
     let otherwise = std::panic::take_hook();
     let with_backtrace = std::env::var_os("RUST_BACKTRACE").is_none_or(|value| value != "0");
@@ -38,6 +41,9 @@ pub(super) fn catch_panics_of_this_thread() {
             backtrace,
             ..TaskPanic::default()
         };
+        if cfg!(panic = "abort") {
+            last(&panic);
+        }
         CAUGHT.with_borrow_mut(|caught| caught.1 = Some(panic));
     }));
 }
@@ -60,6 +66,17 @@ pub(super) fn encode_panic(panic: &TaskPanic) -> Vec<u8> {
         ..
     } = panic;
     postcard::to_allocvec(&(message, location, backtrace)).unwrap_or_default()
+}
+
+/// The same in few bytes: a message of the control socket has to hold it.
+pub(super) fn encode_panic_briefly(panic: &TaskPanic) -> Vec<u8> {
+    let brief = |text: &str, most: usize| text.chars().take(most / 4).collect::<String>();
+    let (message, backtrace) = (brief(&panic.message, 4096), brief(&panic.backtrace, 8192));
+    encode_panic(&TaskPanic {
+        message,
+        backtrace,
+        ..panic.clone()
+    })
 }
 
 pub(super) fn decode_panic(bytes: &[u8], index: usize, pid: u32) -> TaskPanic {

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::error::{Error, ErrorKind, WorkerDeath, signal_name};
+use crate::error::{Error, ErrorKind, TaskPanic, WorkerDeath, signal_name};
 use crate::pool::batch::{self, Layout, Part, Report};
 use crate::pool::callbacks::Callback;
 use crate::pool::crew::Seat;
@@ -130,6 +130,8 @@ impl Core {
                     let pid = self.crew.pid(worker);
                     let error = if overdue {
                         self.overdue_error(pid, worker, item)
+                    } else if let Some(panic) = self.crew.take_panic(worker, item) {
+                        Error::task_panicked(panic)
                     } else {
                         Error::worker_died(WorkerDeath {
                             stack_overflow: overflow,
@@ -216,7 +218,8 @@ impl Core {
         let was_ready = matches!(&seats.taken[worker], Seat::Taken { ready: true, .. });
         seats.taken[worker] = Seat::Empty;
         if seats.building && !was_ready && seats.failure.is_none() {
-            seats.failure = Some(not_ready(worker, end));
+            let panic = self.crew.take_panic(worker, 0);
+            seats.failure = Some(panic.map_or_else(|| not_ready(worker, end), init_panicked));
         }
         let recent = seats
             .last_death
@@ -266,6 +269,15 @@ fn describe(end: &End) -> String {
             "ended, its status was collected by the program's own wait".to_owned()
         }
     }
+}
+
+/// The initialiser of a pool panicked.
+pub(super) fn init_panicked(panic: TaskPanic) -> Error {
+    let message = format!(
+        "the initialiser panicked at {}: {}",
+        panic.location, panic.message
+    );
+    Error::with_source(ErrorKind::InitFailed, message, Error::task_panicked(panic))
 }
 
 fn not_ready(worker: usize, end: &End) -> Error {

@@ -8,7 +8,7 @@ use crate::handle::Pin;
 use crate::pool::board::{Board, KEEP_WARM};
 use crate::pool::call::Call;
 use crate::pool::message::{Said, Setup};
-use crate::pool::panics::catch_panics_of_this_thread;
+use crate::pool::panics::{catch_panics_of_this_thread, encode_panic_briefly};
 use crate::pool::travel::FromParent;
 use crate::pool::wire::Status;
 use crate::primitive::spin_loop;
@@ -38,7 +38,13 @@ pub(super) fn serve(arrival: Arrival) {
         bytes,
         descriptors,
     } = arrival;
-    catch_panics_of_this_thread();
+    let last = Arc::clone(&control);
+    catch_panics_of_this_thread(move |panic| {
+        last.send(
+            &Said::LastPanic(encode_panic_briefly(panic)).to_bytes(),
+            &[],
+        );
+    });
     control.announce_overflow_of_this_thread(Said::OVERFLOW);
     let refused = |why: &str| control.send(&Said::InitRefused(why.to_owned()).to_bytes(), &[]);
     let Some(setup) = Setup::from_bytes(&bytes) else {
