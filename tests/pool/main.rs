@@ -8,5 +8,6 @@ mod deaths;
 mod ending;
 mod handles;
 mod large;
+mod steps;
 mod storm;
 mod wild;
