@@ -70,6 +70,9 @@ impl Core {
             let Some(generation) = state.publisher.outstanding(slot) else {
                 continue;
             };
+            if state.again.contains(&slot) {
+                continue; // its word still names an owner that was looked after before, who may have sat in this very seat
+            }
             let truth = slots[slot as usize].truth();
             if truth.owner != worker as u16
                 || truth.generation != generation
