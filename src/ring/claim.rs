@@ -72,10 +72,10 @@ impl Publisher {
 
     /// Publishes `slot`, whose payload is written, under its next generation, which is returned.
     pub(crate) fn publish(&mut self, tasks: Tasks<'_>, slot: u32) -> Result<u32, NoRoom> {
-        let at = self.tail as usize & (self.written.len() - 1);
-        if !self.is_dead(tasks, self.written[at]) {
+        if !self.has_room(tasks) {
             return Err(NoRoom);
         }
+        let at = self.tail as usize & (self.written.len() - 1);
         let (generation, outstanding) = &mut self.slots[slot as usize];
         *generation = generation.wrapping_add(1);
         *outstanding = true;
@@ -95,6 +95,12 @@ impl Publisher {
         tasks.cell(self.tail).store(hint.pack(), Ordering::Release);
         self.tail += 1;
         Ok(generation)
+    }
+
+    /// Whether the cell at the tail may be overwritten. Where it may not, a claim changes that, which nobody announces.
+    pub(crate) fn has_room(&self, tasks: Tasks<'_>) -> bool {
+        let at = self.tail as usize & (self.written.len() - 1);
+        self.is_dead(tasks, self.written[at])
     }
 
     /// Notes that the task in `slot` is over: accepted, lost or cancelled.

@@ -1,6 +1,8 @@
 //! A ring that is full of what was cancelled, and tasks that wait to be sent again.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -81,4 +83,17 @@ fn a_task_that_waits_to_be_sent_again_is_not_judged_by_the_next_death() {
     for x in (0..4).chain(10..14) {
         let _ = std::fs::remove_file(mark(std::process::id(), x));
     }
+}
+
+#[test]
+fn a_submission_waits_for_room_in_the_ring_and_no_longer() {
+    let pool = Arc::new(Pool::builder().workers(1).queue_depth(64).build().unwrap());
+    let _running = pool.apply_async(pause, 300).unwrap();
+    let _waiting = pool.apply_async(pause, 1).unwrap();
+    pause(50);
+    fill(&pool);
+    let (sender, receiver) = channel();
+    let submitting = Arc::clone(&pool);
+    thread::spawn(move || sender.send(submitting.apply(|x: u8| x, 7).unwrap()));
+    assert_eq!(receiver.recv_timeout(Duration::from_secs(10)), Ok(7));
 }
