@@ -18,12 +18,19 @@ impl Core {
     pub(super) fn has_news(&self, readers: &[Reader]) -> bool {
         let board = &self.memory.board;
         self.died.is_raised()
-            || self.delayed.is_raised()
+            || self.delayed.is_raised() && self.has_room()
             || readers
                 .iter()
                 .enumerate()
                 .any(|(worker, reader)| reader.has_news(board.records(worker)))
             || Bits(board.overflow()).any()
+    }
+
+    /// Whether a task that waits for room in the ring would find some. Without that it is no news, or its waiter would never rest.
+    fn has_room(&self) -> bool {
+        lock(&self.state)
+            .publisher
+            .has_room(self.memory.board.tasks())
     }
 
     /// Takes in all that workers have published; true if there was something.

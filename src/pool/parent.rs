@@ -316,6 +316,10 @@ impl Core {
                 if is_done() {
                     return true;
                 }
+                // results may come without end: the limit holds among them, too
+                if wait.is_over() {
+                    return false;
+                }
                 continue;
             }
             if is_done() {

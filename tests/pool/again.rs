@@ -97,3 +97,39 @@ fn a_submission_waits_for_room_in_the_ring_and_no_longer() {
     thread::spawn(move || sender.send(submitting.apply(|x: u8| x, 7).unwrap()));
     assert_eq!(receiver.recv_timeout(Duration::from_secs(10)), Ok(7));
 }
+
+#[test]
+fn a_limit_is_kept_while_a_task_waits_to_be_sent_again() {
+    let seen = std::env::temp_dir().join(format!("multiproc-slow-{}", std::process::id()));
+    let slow_to_come_back = |seen: PathBuf| {
+        if std::fs::File::create_new(seen).is_err() {
+            pause(3_000);
+        }
+    };
+    let pool = Pool::builder()
+        .workers(1)
+        .queue_depth(16)
+        .retries(1)
+        .init(slow_to_come_back, seen.clone())
+        .build()
+        .unwrap();
+    let pid = pool.apply(|()| std::process::id(), ()).unwrap();
+    let running = pool.apply_async(pause, 500).unwrap();
+    let _waiting = pool.apply_async(pause, 1).unwrap();
+    pause(50);
+    for _ in 0..100 {
+        match pool.try_apply_async(pause, 1) {
+            Ok(task) => assert!(task.cancel()),
+            Err(_) => break,
+        }
+    }
+    let pid = nix::unistd::Pid::from_raw(pid.cast_signed());
+    nix::sys::signal::kill(pid, nix::sys::signal::SIGKILL).unwrap();
+    pause(100);
+    let start = Instant::now();
+    assert!(!running.ready());
+    assert!(!running.wait_timeout(Duration::from_millis(200)));
+    assert!(start.elapsed() < Duration::from_secs(2));
+    running.get().unwrap();
+    std::fs::remove_file(seen).unwrap();
+}
