@@ -76,11 +76,11 @@ impl Core {
                 break;
             };
             let current = state.publisher.is_current(hint);
-            let mut held = false;
+            // whether or not it is believed: the worker waits until a record with handles has been read
+            let held = Outcome::read(record).is_some_and(|outcome| outcome.handles);
             match current.and_then(|_| state.entries[hint.slot as usize].as_ref()) {
                 Some(entry) => {
                     let end = self.understand(entry, worker, record);
-                    held = matches!(&end, End::Reported(report) if !report.pins.is_empty());
                     callbacks.extend(state.accept(hint.slot, end));
                 }
                 None => state.corrupt += 1,

@@ -235,3 +235,42 @@ fn a_state_can_hold_a_handle() {
     .unwrap();
     assert_eq!(value.get().unwrap(), 5050);
 }
+
+#[test]
+fn a_result_with_a_handle_stands_for_itself() {
+    static SHARED: std::sync::OnceLock<Array<u64>> = std::sync::OnceLock::new();
+    let same = |()| {
+        SHARED
+            .get_or_init(|| Array::from_slice(&[5; 10_000]).unwrap())
+            .clone()
+    };
+    let pool = Pool::with_workers(1).unwrap();
+    let tasks: Vec<_> = (0..4)
+        .map(|_| pool.apply_async(same, ()).unwrap())
+        .collect();
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    // the others are dropped as they are taken in, before the last is looked at
+    let last = tasks.into_iter().next_back().unwrap();
+    assert_eq!(last.get().unwrap().get(9_999).unwrap(), 5);
+    pool.close();
+    pool.join().unwrap();
+}
+
+#[test]
+fn handles_that_come_home_leave_no_descriptor_behind() {
+    let pool = Pool::with_workers(1).unwrap();
+    let memory_files = || {
+        let links = std::fs::read_dir("/proc/self/fd").unwrap();
+        links
+            .filter_map(|link| std::fs::read_link(link.unwrap().path()).ok())
+            .filter(|link| link.to_string_lossy().contains("memfd:"))
+            .count()
+    };
+    let before = memory_files();
+    for _ in 0..400 {
+        let array = Array::<u64>::new(10_000).unwrap();
+        pool.apply(|array: Array<u64>| array, array).unwrap();
+    }
+    let after = memory_files();
+    assert!(after < before + 200, "{before} memory files, then {after}");
+}
