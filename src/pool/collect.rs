@@ -85,9 +85,8 @@ impl Core {
                 }
                 None => state.corrupt += 1,
             }
-            reader.advance(records, board.line(worker).read(), held);
-            if held {
-                board.wake_worker(worker); // it need not hold them any longer
+            if reader.advance(records, board.line(worker).read(), held) {
+                board.wake_worker(worker); // it need not hold them any longer, or has room for another
             }
         }
         callbacks

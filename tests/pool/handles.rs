@@ -274,3 +274,32 @@ fn handles_that_come_home_leave_no_descriptor_behind() {
     let after = memory_files();
     assert!(after < before + 200, "{before} memory files, then {after}");
 }
+
+#[test]
+fn workers_that_wait_for_a_free_record_are_called() {
+    let pool = Pool::with_workers(3).unwrap();
+    let plain: Vec<_> = (0..1_200)
+        .map(|_| {
+            pool.apply_async(
+                |()| std::thread::sleep(std::time::Duration::from_millis(1)),
+                (),
+            )
+            .unwrap()
+        })
+        .collect();
+    let make = |()| {
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        Array::<u64>::new(10_000).unwrap()
+    };
+    let arrays: Vec<_> = (0..3)
+        .map(|_| pool.apply_async(make, ()).unwrap())
+        .collect();
+    std::thread::sleep(std::time::Duration::from_millis(1_500));
+    for task in plain {
+        task.get().unwrap();
+    }
+    for task in arrays {
+        task.get_timeout(std::time::Duration::from_secs(10))
+            .unwrap();
+    }
+}
