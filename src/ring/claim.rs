@@ -13,7 +13,7 @@
 //! Every iteration of anybody's loop advances or claims, and no step waits for another process.
 
 use crate::primitive::{AtomicU64, Ordering};
-use crate::ring::slot::{Hint, Slot, State, Truth, turn};
+use crate::ring::slot::{Hint, Slot, State, Truth, turn, turn_before};
 
 /// The shared words, borrowed.
 #[derive(Clone, Copy, Debug)]
@@ -34,11 +34,13 @@ impl Tasks<'_> {
         &self.cells[position as usize & (self.cells.len() - 1)]
     }
 
-    /// Whether a claimer standing at `position` would find something: the question before going to sleep.
+    /// Whether a claimer standing at `position` would find something: the question before going to sleep. A position that was written
+    /// over since is news as well: what came after it may still wait, and the head may not have passed it.
     pub(crate) fn has_news_at(&self, position: u64) -> bool {
         // ORDERING: Acquire is enough here; `sync::park` orders it after the idle bit by its fence.
         let hint = Hint::unpack(self.cell(position).load(Ordering::Acquire));
-        hint.turn == turn(position, self.log2()) || self.head.load(Ordering::Acquire) > position
+        hint.turn != turn_before(turn(position, self.log2()))
+            || self.head.load(Ordering::Acquire) > position
     }
 }
 
@@ -183,7 +185,7 @@ impl Claimer {
                     self.position = head;
                     continue;
                 }
-                if hint.turn == due.wrapping_sub(1) & 0xff_ffff {
+                if hint.turn == turn_before(due) {
                     return None; // not written yet
                 }
                 self.position += 1; // overwritten, so it was dead
@@ -353,6 +355,25 @@ mod tests {
             })
         );
         assert_eq!(behind.claim(tasks), None);
+    }
+
+    /// Another claimer took one task and did not raise the head; then the publisher went once round the ring.
+    #[test]
+    fn a_claimer_that_was_overtaken_by_a_whole_round_does_not_go_to_sleep() {
+        let memory = Memory::new(8, 8);
+        let tasks = memory.tasks();
+        let mut publisher = Publisher::new(8, 8);
+        let (mut slow, mut quick) = (Claimer::new(tasks, 0), Claimer::new(tasks, 1));
+        assert_eq!(slow.claim(tasks), None);
+        assert!(!tasks.has_news_at(slow.position()));
+        publisher.publish(tasks, 0).unwrap();
+        assert!(quick.claim(tasks).is_some());
+        publisher.retire(0);
+        for slot in [1, 2, 3, 4, 5, 6, 7, 0] {
+            publisher.publish(tasks, slot).unwrap();
+        }
+        assert!(tasks.has_news_at(slow.position()));
+        assert!(slow.claim(tasks).is_some());
     }
 
     #[test]
