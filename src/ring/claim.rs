@@ -49,7 +49,7 @@ impl Tasks<'_> {
 pub(crate) struct Publisher {
     tail: u64,
     /// What this process wrote into each cell: it never reads them back.
-    written: Vec<Hint>,
+    written: Vec<Option<Hint>>,
     /// Generation of each slot, and whether its task is outstanding.
     slots: Vec<(u32, bool)>,
 }
@@ -64,10 +64,9 @@ impl Publisher {
             cells.is_power_of_two() && cells >= slots,
             "every slot can have a hint in the ring"
         );
-        let never = Hint::new(0, 0, 0);
         Self {
             tail: 0,
-            written: vec![never; cells],
+            written: vec![None; cells],
             slots: vec![(0, false); slots],
         }
     }
@@ -92,7 +91,7 @@ impl Publisher {
             .word
             .store(ready.pack(), Ordering::Release);
         let hint = Hint::new(turn(self.tail, tasks.log2()), slot, generation);
-        self.written[at] = hint;
+        self.written[at] = Some(hint);
         // ORDERING: Release pairs with the Acquire load in `claim`: whoever sees the hint sees READY.
         tasks.cell(self.tail).store(hint.pack(), Ordering::Release);
         self.tail += 1;
@@ -124,11 +123,8 @@ impl Publisher {
             .filter(|generation| hint.means(*generation))
     }
 
-    fn is_dead(&self, tasks: Tasks<'_>, old: Hint) -> bool {
-        if old.turn == 0 {
-            return true;
-        }
-        let Some(generation) = self.is_current(old) else {
+    fn is_dead(&self, tasks: Tasks<'_>, old: Option<Hint>) -> bool {
+        let Some((old, generation)) = old.and_then(|old| Some((old, self.is_current(old)?))) else {
             return true;
         };
         let truth = tasks.slots[old.slot as usize].truth();
@@ -355,6 +351,22 @@ mod tests {
             })
         );
         assert_eq!(behind.claim(tasks), None);
+    }
+
+    #[test]
+    fn a_live_hint_is_kept_when_turns_begin_anew() {
+        let memory = Memory::new(8, 8);
+        let tasks = memory.tasks();
+        let mut publisher = Publisher::new(8, 8);
+        publisher.tail = ((1 << 24) - 1) * 8;
+        assert_eq!(turn(publisher.tail, 3), 0);
+        publisher.publish(tasks, 0).unwrap();
+        for slot in 1..8 {
+            let generation = publisher.publish(tasks, slot).unwrap();
+            assert!(tasks.slots[slot as usize].cancel(generation));
+            publisher.retire(slot);
+        }
+        assert_eq!(publisher.publish(tasks, 1), Err(NoRoom));
     }
 
     /// Another claimer took one task and did not raise the head; then the publisher went once round the ring.
