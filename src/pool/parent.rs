@@ -72,8 +72,10 @@ pub(super) struct State {
     pub(super) outstanding: usize,
     /// Slots to be published once the ring has room.
     pub(super) again: VecDeque<u32>,
-    /// Results accepted so far.
+    /// Tasks that came to an end so far.
     pub(super) accepted: u64,
+    /// Parts of tasks that dead workers did, or took with them, so far.
+    pub(super) decided: u64,
     /// Records that fitted no outstanding task.
     pub(super) corrupt: u64,
 }
@@ -100,6 +102,7 @@ impl Core {
             outstanding: 0,
             again: VecDeque::new(),
             accepted: 0,
+            decided: 0,
             corrupt: 0,
         };
         let readers = (0..board.workers()).map(|_| Reader::default()).collect();

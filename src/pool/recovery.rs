@@ -48,7 +48,7 @@ impl Core {
             callbacks = self.drain(&mut state, worker, &mut readers[worker]);
             callbacks.extend(self.collect_slots(&mut state, worker));
             callbacks.extend(self.decide(&mut state, worker, status));
-            accepted = state.accepted;
+            accepted = state.accepted + state.decided;
         }
         let line = board.line(worker);
         line.clear();
@@ -105,6 +105,7 @@ impl Core {
                     callbacks.extend(entry.job.add(part));
                     entry.skip += done;
                     entry.attempts = 0;
+                    state.decided += 1;
                 } else {
                     let message = format!(
                         "worker {worker} of pool \"{}\" died and left results that make no sense",
@@ -130,6 +131,7 @@ impl Core {
                     callbacks.extend(entry.job.add(part));
                     entry.skip += 1;
                     entry.attempts = 0;
+                    state.decided += 1;
                 }
             }
             if entry.skip < entry.items {

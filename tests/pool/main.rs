@@ -5,6 +5,7 @@
 mod again;
 mod calls;
 mod deaths;
+mod ends;
 mod handles;
 mod large;
 mod storm;
