@@ -205,7 +205,7 @@ impl Core {
         seats.fruitless = if fruitless { seats.fruitless + 1 } else { 0 };
         seats.last_death = Some(Instant::now());
         seats.accepted_then = accepted;
-        let too_many = seats.fruitless >= FRUITLESS_MAX && !seats.building;
+        let too_many = seats.fruitless >= FRUITLESS_MAX && !seats.building && !seats.winding_up;
         let stay_empty = seats.winding_up || (seats.building && seats.failure.is_some());
         // in a pool that stands, an initialiser that failed is one more death
         let failure = if seats.building {

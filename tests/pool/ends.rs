@@ -25,3 +25,14 @@ fn many_items_of_one_chunk_may_kill_their_workers() {
     }
     assert_eq!(pool.apply(|x: u8| x, 7).unwrap(), 7);
 }
+
+#[test]
+fn to_terminate_many_workers_is_not_to_give_up() {
+    let pool = Pool::with_workers(24).unwrap();
+    pool.terminate();
+    pool.join().unwrap();
+    assert_eq!(
+        pool.apply(|x: u8| x, 7).unwrap_err().kind(),
+        ErrorKind::Closed
+    );
+}
