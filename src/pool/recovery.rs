@@ -47,7 +47,10 @@ impl Core {
             let mut state = lock(&self.state);
             callbacks = self.drain(&mut state, worker, &mut readers[worker]);
             callbacks.extend(self.collect_slots(&mut state, worker));
-            callbacks.extend(self.decide(&mut state, worker, status));
+            // what a terminated pool's workers take along is cancelled, not lost
+            if !matches!(state.phase, Phase::Terminated) {
+                callbacks.extend(self.decide(&mut state, worker, status));
+            }
             accepted = state.accepted + state.decided;
         }
         let line = board.line(worker);

@@ -1,5 +1,7 @@
 //! Ends of pools and workers that are told apart.
 
+use std::time::Duration;
+
 use multiproc::{ErrorKind, Pool};
 
 #[test]
@@ -35,4 +37,35 @@ fn to_terminate_many_workers_is_not_to_give_up() {
         pool.apply(|x: u8| x, 7).unwrap_err().kind(),
         ErrorKind::Closed
     );
+}
+
+#[test]
+fn what_a_worker_has_published_is_delivered_though_the_pool_is_dropped() {
+    let pool = Pool::with_workers(1).unwrap();
+    let done = pool.apply_async(|x: u8| x, 7).unwrap();
+    let never = pool
+        .apply_async(|()| std::thread::sleep(Duration::from_secs(60)), ())
+        .unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    drop(pool);
+    assert_eq!(done.get().unwrap(), 7);
+    assert_eq!(never.get().unwrap_err().kind(), ErrorKind::Cancelled);
+}
+
+#[test]
+fn what_runs_when_the_pool_is_terminated_is_cancelled() {
+    for _ in 0..50 {
+        let pool = Pool::with_workers(2).unwrap();
+        let tasks: Vec<_> = (0..2)
+            .map(|_| {
+                pool.apply_async(|()| std::thread::sleep(Duration::from_secs(60)), ())
+                    .unwrap()
+            })
+            .collect();
+        std::thread::sleep(Duration::from_millis(2));
+        pool.terminate();
+        for task in tasks {
+            assert_eq!(task.get().unwrap_err().kind(), ErrorKind::Cancelled);
+        }
+    }
 }
