@@ -1,8 +1,10 @@
 //! Ends of pools and workers that are told apart.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use multiproc::{ErrorKind, Pool};
+use serde::{Deserialize, Serialize};
 
 #[test]
 fn many_items_of_one_chunk_may_kill_their_workers() {
@@ -67,5 +69,38 @@ fn what_runs_when_the_pool_is_terminated_is_cancelled() {
         for task in tasks {
             assert_eq!(task.get().unwrap_err().kind(), ErrorKind::Cancelled);
         }
+    }
+}
+
+static IN_A_WORKER: AtomicBool = AtomicBool::new(false);
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Touchy(u32);
+
+impl Drop for Touchy {
+    fn drop(&mut self) {
+        assert!(
+            self.0 != 3 || !IN_A_WORKER.load(Ordering::Relaxed),
+            "touched"
+        );
+    }
+}
+
+#[test]
+fn a_result_that_panics_when_dropped_counts_once() {
+    let pool = Pool::with_workers(1).unwrap();
+    let make = |x: u32| {
+        IN_A_WORKER.store(true, Ordering::Relaxed);
+        Touchy(x)
+    };
+    for chunk in [1, 8] {
+        let found: Vec<_> = pool.chunk_size(chunk).imap(make, 0..8).collect();
+        for (x, result) in found.iter().enumerate() {
+            match result {
+                Ok(value) => assert_eq!(value.0 as usize, x),
+                Err(error) => assert_eq!((x, error.kind()), (3, ErrorKind::TaskPanicked)),
+            }
+        }
+        assert_eq!(found.iter().filter(|result| result.is_err()).count(), 1);
     }
 }
