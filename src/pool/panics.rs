@@ -62,6 +62,20 @@ pub(super) fn encode_panic(panic: &TaskPanic) -> Vec<u8> {
     postcard::to_allocvec(&(message, location, backtrace)).unwrap_or_default()
 }
 
+/// The same panic, cut so that it fits a message: its words before its backtrace.
+pub(super) fn encode_panic_for_message(bytes: &[u8]) -> Vec<u8> {
+    const MOST: usize = 4 * 1024;
+    let mut panic = decode_panic(bytes, 0, 0);
+    for text in [
+        &mut panic.message,
+        &mut panic.location,
+        &mut panic.backtrace,
+    ] {
+        text.truncate(text.floor_char_boundary(MOST));
+    }
+    encode_panic(&panic)
+}
+
 pub(super) fn decode_panic(bytes: &[u8], index: usize, pid: u32) -> TaskPanic {
     let (message, location, backtrace) = postcard::from_bytes(bytes).unwrap_or_default();
     TaskPanic {

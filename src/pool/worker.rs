@@ -8,7 +8,7 @@ use crate::handle::Pin;
 use crate::pool::board::{Board, KEEP_WARM};
 use crate::pool::call::Call;
 use crate::pool::message::{Said, Setup};
-use crate::pool::panics::catch_panics_of_this_thread;
+use crate::pool::panics::{catch_panics_of_this_thread, encode_panic_for_message};
 use crate::pool::travel::FromParent;
 use crate::pool::wire::Status;
 use crate::primitive::spin_loop;
@@ -18,6 +18,7 @@ use crate::spawn::function::{Reference, Resolved};
 use crate::spawn::worker::Arrival;
 use crate::sync::park;
 use crate::sync::words::{Bits, Switch};
+use crate::sys::socket::MESSAGE_MAX;
 
 /// Polls before a worker sleeps, where there is a processor for everybody: about as long as a wake across processors takes.
 const SPINS: u32 = 4_000;
@@ -105,10 +106,14 @@ impl Worker {
         function.call(&mut self.call);
         match self.call.output.take_refusal() {
             None => Ok(()),
-            Some((Status::Panicked, bytes)) => Err(Said::InitPanicked(bytes)),
-            Some((_, bytes)) => Err(Said::InitRefused(
-                String::from_utf8_lossy(&bytes).into_owned(),
-            )),
+            Some((Status::Panicked, bytes)) => {
+                Err(Said::InitPanicked(encode_panic_for_message(&bytes)))
+            }
+            Some((_, bytes)) => {
+                let mut why = String::from_utf8_lossy(&bytes).into_owned();
+                why.truncate(why.floor_char_boundary(MESSAGE_MAX / 2));
+                Err(Said::InitRefused(why))
+            }
         }
     }
 

@@ -104,3 +104,17 @@ fn a_result_that_panics_when_dropped_counts_once() {
         assert_eq!(found.iter().filter(|result| result.is_err()).count(), 1);
     }
 }
+
+#[test]
+fn an_initialiser_may_panic_at_any_length() {
+    let error = Pool::builder()
+        .workers(1)
+        .init(
+            |text: String| -> u8 { panic!("because {text}") },
+            "x".repeat(100_000),
+        )
+        .build()
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InitFailed);
+    assert!(error.to_string().contains("because xxx"), "{error}");
+}
