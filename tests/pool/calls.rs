@@ -523,3 +523,11 @@ fn wrong_settings_are_named() {
     let error = Pool::with_workers(1_000_000).unwrap_err();
     assert!(error.to_string().contains("workers is 1000000"), "{error}");
 }
+
+#[test]
+fn a_pool_may_have_any_name() {
+    for name in ["x".repeat(100_000), "nul\0inside".to_owned(), String::new()] {
+        let pool = Pool::builder().workers(1).name(name).build().unwrap();
+        assert_eq!(pool.apply(|x: u8| x, 7).unwrap(), 7);
+    }
+}
