@@ -34,6 +34,7 @@ pub(super) struct Report {
     pub(super) len: usize,
     pub(super) layout: Layout,
     /// What the handles among the values stand for, held until they are taken.
+    #[expect(dead_code, reason = "held until the results are taken")]
     pub(super) pins: Vec<Pin>,
     /// Process id of the worker.
     pub(super) pid: u32,

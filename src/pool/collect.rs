@@ -18,12 +18,19 @@ impl Core {
     pub(super) fn has_news(&self, readers: &[Reader]) -> bool {
         let board = &self.memory.board;
         self.died.is_raised()
-            || self.delayed.is_raised()
+            || self.delayed.is_raised() && self.has_room()
             || readers
                 .iter()
                 .enumerate()
                 .any(|(worker, reader)| reader.has_news(board.records(worker)))
             || Bits(board.overflow()).any()
+    }
+
+    /// Whether a task that waits for room in the ring would find some. Without that it is no news, or its waiter would never rest.
+    fn has_room(&self) -> bool {
+        lock(&self.state)
+            .publisher
+            .has_room(self.memory.board.tasks())
     }
 
     /// Takes in all that workers have published; true if there was something.
@@ -69,18 +76,17 @@ impl Core {
                 break;
             };
             let current = state.publisher.is_current(hint);
-            let mut held = false;
+            // whether or not it is believed: the worker waits until a record with handles has been read
+            let held = Outcome::read(record).is_some_and(|outcome| outcome.handles);
             match current.and_then(|_| state.entries[hint.slot as usize].as_ref()) {
                 Some(entry) => {
                     let end = self.understand(entry, worker, record);
-                    held = matches!(&end, End::Reported(report) if !report.pins.is_empty());
                     callbacks.extend(state.accept(hint.slot, end));
                 }
                 None => state.corrupt += 1,
             }
-            reader.advance(records, board.line(worker).read(), held);
-            if held {
-                board.wake_worker(worker); // it need not hold them any longer
+            if reader.advance(records, board.line(worker).read(), held) {
+                board.wake_worker(worker); // it need not hold them any longer, or has room for another
             }
         }
         callbacks

@@ -297,6 +297,12 @@ impl Crew {
     }
 }
 
+/// The name of a worker's thread, of which the system keeps 15 bytes: a pool's name may be of any length, and hold what a C string cannot.
+fn thread_name(pool: &str, worker: usize) -> String {
+    let start: String = pool.chars().filter(|c| *c != '\0').take(64).collect();
+    format!("{start}-{worker}")
+}
+
 /// Whether workers of this program have been seen to start: until then the first is started alone.
 static PROVEN: Flag = Flag::new();
 
@@ -363,7 +369,7 @@ impl Core {
         };
         let start = Start {
             entry: Reference::of::<Entry>(worker::serve)?,
-            thread_name: format!("{}-{worker}", self.name),
+            thread_name: thread_name(&self.name, worker),
             stack_size: STACK,
             bytes: setup.to_bytes(),
         };

@@ -381,7 +381,9 @@ impl<S> Pool<S> {
     /// Ends all workers at once, by SIGKILL. Tasks that are not done resolve to [`Cancelled`](ErrorKind::Cancelled).
     pub fn terminate(&self) {
         if self.core.is_ours() {
+            lock(&self.core.state).phase = Phase::Terminated;
             self.core.crew.kill();
+            self.core.crew.wait_empty(Wait::Forever);
             let error = Error::new(
                 ErrorKind::Cancelled,
                 format!(
@@ -390,7 +392,6 @@ impl<S> Pool<S> {
                 ),
             );
             self.core.fail_all(Phase::Terminated, &error);
-            self.core.crew.wait_empty(Wait::Forever);
         }
     }
 }
@@ -403,6 +404,7 @@ impl<S> Drop for Pool<S> {
         if !self.core.is_ours() {
             return; // the parent's pool, inherited by fork
         }
+        self.core.wait(Wait::No, || false); // what workers have published is not unfinished
         let idle = {
             let mut state = lock(&self.core.state);
             if matches!(state.phase, Phase::Open) {

@@ -198,6 +198,8 @@ pub(super) fn run_many<A: Argument, R: Serialize + 'static>(
         let full = match end {
             Ok(result) => result.is_err(),
             Err(panic) => {
+                // a result that panics as it is dropped has been written already
+                entries.used = entries.counted;
                 let said = entries
                     .entry(Status::Panicked, &encode_panic(&panic))
                     .is_err();
@@ -227,6 +229,8 @@ struct Entries<'a> {
     used: usize,
     /// Items done.
     count: u32,
+    /// Bytes used by their results.
+    counted: usize,
 }
 
 impl<'a> Entries<'a> {
@@ -239,6 +243,7 @@ impl<'a> Entries<'a> {
             span,
             used: 0,
             count: 0,
+            counted: 0,
         })
     }
 
@@ -261,6 +266,7 @@ impl<'a> Entries<'a> {
     /// Counts the item whose result was just written.
     fn done(&mut self) {
         self.count += 1;
+        self.counted = self.used;
         self.report(false);
     }
 

@@ -68,15 +68,17 @@ pub(super) fn encode_panic(panic: &TaskPanic) -> Vec<u8> {
     postcard::to_allocvec(&(message, location, backtrace)).unwrap_or_default()
 }
 
-/// The same in few bytes: a message of the control socket has to hold it.
-pub(super) fn encode_panic_briefly(panic: &TaskPanic) -> Vec<u8> {
-    let brief = |text: &str, most: usize| text.chars().take(most / 4).collect::<String>();
-    let (message, backtrace) = (brief(&panic.message, 4096), brief(&panic.backtrace, 8192));
-    encode_panic(&TaskPanic {
-        message,
-        backtrace,
-        ..panic.clone()
-    })
+/// The same, cut so that it fits a message of the control socket.
+pub(super) fn encode_panic_for_message(mut panic: TaskPanic) -> Vec<u8> {
+    const MOST: usize = 4 * 1024;
+    for text in [
+        &mut panic.message,
+        &mut panic.location,
+        &mut panic.backtrace,
+    ] {
+        text.truncate(text.floor_char_boundary(MOST));
+    }
+    encode_panic(&panic)
 }
 
 pub(super) fn decode_panic(bytes: &[u8], index: usize, pid: u32) -> TaskPanic {

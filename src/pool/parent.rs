@@ -72,7 +72,7 @@ pub(super) struct State {
     pub(super) outstanding: usize,
     /// Slots to be published once the ring has room.
     pub(super) again: VecDeque<u32>,
-    /// Results accepted so far.
+    /// Tasks that came to an end so far.
     pub(super) accepted: u64,
     /// Items that have a result or are known to be lost.
     pub(super) settled: u64,
@@ -157,7 +157,7 @@ impl Core {
                 }
                 Submitted::NoRoom(refused) => refused,
             };
-            // what holds the place is outstanding, so it will be accepted one day; a whole batch of places is worth waiting for
+            // what holds the slots is outstanding, so it will be accepted one day; a whole batch of them is worth waiting for
             let batch = u64::from(self.memory.board.shape().slots) / SUBMIT_BATCH + 1;
             let has_moved = || {
                 let state = lock(&self.state);
@@ -165,6 +165,8 @@ impl Core {
                 places >= batch
                     || places > 0 && wait == Wait::No
                     || !matches!(state.phase, Phase::Open)
+                    // a ring full of cancelled hints may hold fewer tasks than a batch, and needs but one claim
+                    || refused.slots && state.publisher.has_room(self.memory.board.tasks())
             };
             if !self.wait(wait, has_moved) {
                 self.check_ours()?;
@@ -182,6 +184,7 @@ impl Core {
             Ok(Submitted::NoRoom(Box::new(Refused {
                 entry,
                 accepted: state.accepted,
+                slots: !state.free.is_empty(),
             })))
         };
         let Some(slot) = state.free.pop_front() else {
@@ -328,6 +331,10 @@ impl Core {
                 if is_done() {
                     return true;
                 }
+                // results may come without end: the limit holds among them, too
+                if wait.is_over() {
+                    return false;
+                }
                 continue;
             }
             if is_done() {
@@ -437,6 +444,8 @@ enum Submitted {
 struct Refused {
     entry: Entry,
     accepted: u64,
+    /// There were free slots, but no room in the ring.
+    slots: bool,
 }
 
 impl State {

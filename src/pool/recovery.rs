@@ -48,7 +48,10 @@ impl Core {
             let mut state = lock(&self.state);
             callbacks = self.drain(&mut state, worker, &mut readers[worker]);
             callbacks.extend(self.collect_slots(&mut state, worker));
-            callbacks.extend(self.decide(&mut state, worker, status));
+            // what a terminated pool's workers take along is cancelled, not lost
+            if !matches!(state.phase, Phase::Terminated) {
+                callbacks.extend(self.decide(&mut state, worker, status));
+            }
             accepted = state.settled;
         }
         let line = board.line(worker);
@@ -73,6 +76,9 @@ impl Core {
             let Some(generation) = state.publisher.outstanding(slot) else {
                 continue;
             };
+            if state.again.contains(&slot) {
+                continue; // its word still names an owner that was looked after before, who may have sat in this very seat
+            }
             let truth = slots[slot as usize].truth();
             if truth.owner != worker as u16
                 || truth.generation != generation
@@ -229,7 +235,7 @@ impl Core {
         seats.last_death = Some(Instant::now());
         seats.accepted_then = accepted;
         let limit = FRUITLESS_MAX + seats.taken.len() as u32;
-        let too_many = seats.fruitless >= limit && !seats.building;
+        let too_many = seats.fruitless >= limit && !seats.building && !seats.winding_up;
         let stay_empty = seats.winding_up || (seats.building && seats.failure.is_some());
         // in a pool that stands, an initialiser that failed is one more death
         let failure = if seats.building {

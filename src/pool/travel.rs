@@ -7,7 +7,8 @@
 //! Somebody holds the thing all the way: the parent keeps an argument's [`Pin`]s until the task is over, a worker those of a result until
 //! the parent has read the record and taken hold itself.
 
-use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, LazyLock, Mutex, Weak};
@@ -101,13 +102,27 @@ fn gone() -> Error {
     )
 }
 
-/// Descriptors that a worker has sent ahead, until the result is read that needs them.
+/// Descriptors that a worker has sent ahead, until the result is read that needs them: for each result one of each segment it names.
 #[derive(Debug, Default)]
-pub(super) struct Ahead(Mutex<HashMap<SegmentId, OwnedFd>>);
+pub(super) struct Ahead(Mutex<HashMap<SegmentId, VecDeque<OwnedFd>>>);
 
 impl Ahead {
     pub(super) fn put(&self, id: [u8; 16], fd: OwnedFd) {
-        lock(&self.0).insert(SegmentId::from_bytes(id), fd);
+        let mut ahead = lock(&self.0);
+        ahead
+            .entry(SegmentId::from_bytes(id))
+            .or_default()
+            .push_back(fd);
+    }
+
+    fn take(&self, id: SegmentId) -> Option<OwnedFd> {
+        let mut ahead = lock(&self.0);
+        let of_segment = ahead.get_mut(&id)?;
+        let fd = of_segment.pop_front();
+        if of_segment.is_empty() {
+            ahead.remove(&id);
+        }
+        fd
     }
 
     /// Forgets what a worker sent that has ended.
@@ -117,7 +132,10 @@ impl Ahead {
     }
 }
 
-impl Source for Ahead {
+/// What came ahead of one result. What of it is not needed, since the segment is mapped already, is closed with it.
+struct OfOne(Mutex<HashMap<SegmentId, OwnedFd>>);
+
+impl Source for OfOne {
     fn descriptor(&self, id: SegmentId) -> Result<OwnedFd> {
         lock(&self.0).remove(&id).ok_or_else(gone)
     }
@@ -160,13 +178,24 @@ pub(super) fn take_hold(bytes: &Bytes, source: &Ahead) -> Option<(usize, Vec<Pin
     let counted = bytes.len().checked_sub(4)?;
     bytes.read(counted, &mut count).then_some(())?;
     let start = counted.checked_sub((u32::from_le_bytes(count) as usize).checked_mul(WIRE_LEN)?)?;
-    let mut pins = Vec::new();
+    let mut wires = Vec::new();
+    let mut came = HashMap::new();
     for at in (start..counted).step_by(WIRE_LEN) {
         let mut wire = [0; WIRE_LEN];
         bytes.read(at, &mut wire).then_some(())?;
-        pins.extend(handle::hold(Wire::from_bytes(wire), source));
+        let wire = Wire::from_bytes(wire);
+        if let Entry::Vacant(vacant) = came.entry(wire.segment())
+            && let Some(fd) = source.take(wire.segment())
+        {
+            vacant.insert(fd);
+        }
+        wires.push(wire);
     }
-    Some((start, pins))
+    let came = OfOne(Mutex::new(came));
+    let pins = wires
+        .into_iter()
+        .filter_map(|wire| handle::hold(wire, &came).ok());
+    Some((start, pins.collect()))
 }
 
 /// The pools of this process, whose workers may keep segments mapped.

@@ -8,7 +8,7 @@ use crate::handle::Pin;
 use crate::pool::board::{Board, KEEP_WARM};
 use crate::pool::call::Call;
 use crate::pool::message::{Said, Setup};
-use crate::pool::panics::{catch_panics_of_this_thread, encode_panic_briefly};
+use crate::pool::panics::{catch_panics_of_this_thread, decode_panic, encode_panic_for_message};
 use crate::pool::travel::FromParent;
 use crate::pool::wire::Status;
 use crate::primitive::spin_loop;
@@ -19,6 +19,7 @@ use crate::spawn::worker::Arrival;
 use crate::sync::current::Current;
 use crate::sync::park;
 use crate::sync::words::{Bits, Switch};
+use crate::sys::socket::MESSAGE_MAX;
 
 /// Polls before a worker sleeps, where there is a processor for everybody: about as long as a wake across processors takes.
 const SPINS: u32 = 4_000;
@@ -41,7 +42,7 @@ pub(super) fn serve(arrival: Arrival) {
     let last = Arc::clone(&control);
     catch_panics_of_this_thread(move |panic| {
         last.send(
-            &Said::LastPanic(encode_panic_briefly(panic)).to_bytes(),
+            &Said::LastPanic(encode_panic_for_message(panic.clone())).to_bytes(),
             &[],
         );
     });
@@ -128,10 +129,14 @@ impl Worker {
         function.call(&mut self.call);
         match self.call.output.take_refusal() {
             None => Ok(()),
-            Some((Status::Panicked, bytes)) => Err(Said::InitPanicked(bytes)),
-            Some((_, bytes)) => Err(Said::InitRefused(
-                String::from_utf8_lossy(&bytes).into_owned(),
-            )),
+            Some((Status::Panicked, bytes)) => Err(Said::InitPanicked(encode_panic_for_message(
+                decode_panic(&bytes, 0, 0),
+            ))),
+            Some((_, bytes)) => {
+                let mut why = String::from_utf8_lossy(&bytes).into_owned();
+                why.truncate(why.floor_char_boundary(MESSAGE_MAX / 2));
+                Err(Said::InitRefused(why))
+            }
         }
     }
 

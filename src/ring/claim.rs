@@ -13,7 +13,7 @@
 //! Every iteration of anybody's loop advances or claims, and no step waits for another process.
 
 use crate::primitive::{AtomicU64, Ordering};
-use crate::ring::slot::{Hint, Slot, State, Truth, turn};
+use crate::ring::slot::{Hint, Slot, State, Truth, turn, turn_before};
 
 /// The shared words, borrowed.
 #[derive(Clone, Copy, Debug)]
@@ -34,11 +34,13 @@ impl Tasks<'_> {
         &self.cells[position as usize & (self.cells.len() - 1)]
     }
 
-    /// Whether a claimer standing at `position` would find something: the question before going to sleep.
+    /// Whether a claimer standing at `position` would find something: the question before going to sleep. A position that was written
+    /// over since is news as well: what came after it may still wait, and the head may not have passed it.
     pub(crate) fn has_news_at(&self, position: u64) -> bool {
         // ORDERING: Acquire is enough here; `sync::park` orders it after the idle bit by its fence.
         let hint = Hint::unpack(self.cell(position).load(Ordering::Acquire));
-        hint.turn == turn(position, self.log2()) || self.head.load(Ordering::Acquire) > position
+        hint.turn != turn_before(turn(position, self.log2()))
+            || self.head.load(Ordering::Acquire) > position
     }
 }
 
@@ -47,7 +49,7 @@ impl Tasks<'_> {
 pub(crate) struct Publisher {
     tail: u64,
     /// What this process wrote into each cell: it never reads them back.
-    written: Vec<Hint>,
+    written: Vec<Option<Hint>>,
     slots: Vec<Known>,
 }
 
@@ -71,20 +73,19 @@ impl Publisher {
             cells.is_power_of_two() && cells >= slots,
             "every slot can have a hint in the ring"
         );
-        let never = Hint::new(0, 0, 0);
         Self {
             tail: 0,
-            written: vec![never; cells],
+            written: vec![None; cells],
             slots: vec![Known::default(); slots],
         }
     }
 
     /// Publishes `slot`, whose payload is written, under its next generation, which is returned.
     pub(crate) fn publish(&mut self, tasks: Tasks<'_>, slot: u32) -> Result<u32, NoRoom> {
-        let at = self.tail as usize & (self.written.len() - 1);
-        if !self.is_dead(tasks, self.written[at]) {
+        if !self.has_room(tasks) {
             return Err(NoRoom);
         }
+        let at = self.tail as usize & (self.written.len() - 1);
         let known = &mut self.slots[slot as usize];
         let generation = known.generation.wrapping_add(1);
         *known = Known {
@@ -102,11 +103,17 @@ impl Publisher {
             .word
             .store(ready.pack(), Ordering::Release);
         let hint = Hint::new(turn(self.tail, tasks.log2()), slot, generation);
-        self.written[at] = hint;
+        self.written[at] = Some(hint);
         // ORDERING: Release pairs with the Acquire load in `claim`: whoever sees the hint sees READY.
         tasks.cell(self.tail).store(hint.pack(), Ordering::Release);
         self.tail += 1;
         Ok(generation)
+    }
+
+    /// Whether the cell at the tail may be overwritten. Where it may not, a claim changes that, which nobody announces.
+    pub(crate) fn has_room(&self, tasks: Tasks<'_>) -> bool {
+        let at = self.tail as usize & (self.written.len() - 1);
+        self.is_dead(tasks, self.written[at])
     }
 
     /// Notes that the task in `slot` is over: accepted, lost or cancelled.
@@ -192,11 +199,8 @@ impl Publisher {
             .filter(|generation| hint.means(*generation))
     }
 
-    fn is_dead(&self, tasks: Tasks<'_>, old: Hint) -> bool {
-        if old.turn == 0 {
-            return true;
-        }
-        let Some(generation) = self.is_current(old) else {
+    fn is_dead(&self, tasks: Tasks<'_>, old: Option<Hint>) -> bool {
+        let Some((old, generation)) = old.and_then(|old| Some((old, self.is_current(old)?))) else {
             return true;
         };
         let truth = tasks.slots[old.slot as usize].truth();
@@ -253,7 +257,7 @@ impl Claimer {
                     self.position = head;
                     continue;
                 }
-                if hint.turn == due.wrapping_sub(1) & 0xff_ffff {
+                if hint.turn == turn_before(due) {
                     return None; // not written yet
                 }
                 self.position += 1; // overwritten, so it was dead
@@ -461,6 +465,41 @@ mod tests {
         assert_eq!(publisher.audit(tasks, |slot| slot == 0), Ok(2));
         publisher.retire(0);
         assert_eq!(publisher.audit(tasks, |_| false), Ok(2));
+    }
+
+    #[test]
+    fn a_live_hint_is_kept_when_turns_begin_anew() {
+        let memory = Memory::new(8, 8);
+        let tasks = memory.tasks();
+        let mut publisher = Publisher::new(8, 8);
+        publisher.tail = ((1 << 24) - 1) * 8;
+        assert_eq!(turn(publisher.tail, 3), 0);
+        publisher.publish(tasks, 0).unwrap();
+        for slot in 1..8 {
+            let generation = publisher.publish(tasks, slot).unwrap();
+            assert!(tasks.slots[slot as usize].cancel(generation));
+            publisher.retire(slot);
+        }
+        assert_eq!(publisher.publish(tasks, 1), Err(NoRoom));
+    }
+
+    /// Another claimer took one task and did not raise the head; then the publisher went once round the ring.
+    #[test]
+    fn a_claimer_that_was_overtaken_by_a_whole_round_does_not_go_to_sleep() {
+        let memory = Memory::new(8, 8);
+        let tasks = memory.tasks();
+        let mut publisher = Publisher::new(8, 8);
+        let (mut slow, mut quick) = (Claimer::new(tasks, 0), Claimer::new(tasks, 1));
+        assert_eq!(slow.claim(tasks), None);
+        assert!(!tasks.has_news_at(slow.position()));
+        publisher.publish(tasks, 0).unwrap();
+        assert!(quick.claim(tasks).is_some());
+        publisher.retire(0);
+        for slot in [1, 2, 3, 4, 5, 6, 7, 0] {
+            publisher.publish(tasks, slot).unwrap();
+        }
+        assert!(tasks.has_news_at(slow.position()));
+        assert!(slow.claim(tasks).is_some());
     }
 
     #[test]

@@ -95,13 +95,16 @@ impl Reader {
         read.store(self.head, Ordering::Release);
     }
 
-    /// Passes the record. `read` tells the worker; it is written every quarter of the ring, or now if `at_once`.
-    pub(crate) fn advance(&mut self, records: &[Slot], read: &AtomicU64, at_once: bool) {
+    /// Passes the record. `read` tells the worker; it is written every quarter of the ring, or now if `at_once`. True if it was: a worker
+    /// that waits for that is to be woken.
+    pub(crate) fn advance(&mut self, records: &[Slot], read: &AtomicU64, at_once: bool) -> bool {
         self.head += 1;
-        if at_once || self.head.is_multiple_of(records.len() as u64 / 4) {
+        let told = at_once || self.head.is_multiple_of(records.len() as u64 / 4);
+        if told {
             // ORDERING: Release pairs with the Acquire in `Writer::next`: the payload was copied before the record is reused.
             read.store(self.head, Ordering::Release);
         }
+        told
     }
 }
 

@@ -206,6 +206,11 @@ pub(super) fn turn(position: u64, log2: u32) -> u32 {
     ((position >> log2) as u32).wrapping_add(1) & LOW_24
 }
 
+/// The turn that a cell has before it is written with this one.
+pub(super) fn turn_before(turn: u32) -> u32 {
+    turn.wrapping_sub(1) & LOW_24
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -83,6 +83,10 @@ pub(crate) fn wake_one(mask: &[AtomicU64], worker: usize, word: &AtomicU32) {
     // ORDERING: pairs with the fence in `park`, as in `wake`.
     fence(Ordering::SeqCst);
     let bit = 1 << (worker % 64);
+    // ORDERING: Relaxed; the fence above orders it, and the swap below decides.
+    if mask[worker / 64].load(Ordering::Relaxed) & bit == 0 {
+        return;
+    }
     // ORDERING: SeqCst, as in `wake`: who clears the bit wakes.
     if mask[worker / 64].fetch_and(!bit, Ordering::SeqCst) & bit != 0 {
         // ORDERING: Release, as in `wake`.

@@ -557,3 +557,11 @@ fn a_worker_never_waits_for_the_parent_to_read_its_results() {
         assert_eq!(task.get().unwrap(), expected);
     }
 }
+
+#[test]
+fn a_pool_may_have_any_name() {
+    for name in ["x".repeat(100_000), "nul\0inside".to_owned(), String::new()] {
+        let pool = Pool::builder().workers(1).name(name).build().unwrap();
+        assert_eq!(pool.apply(|x: u8| x, 7).unwrap(), 7);
+    }
+}

@@ -235,3 +235,71 @@ fn a_state_can_hold_a_handle() {
     .unwrap();
     assert_eq!(value.get().unwrap(), 5050);
 }
+
+#[test]
+fn a_result_with_a_handle_stands_for_itself() {
+    static SHARED: std::sync::OnceLock<Array<u64>> = std::sync::OnceLock::new();
+    let same = |()| {
+        SHARED
+            .get_or_init(|| Array::from_slice(&vec![5; 10_000]).unwrap())
+            .clone()
+    };
+    let pool = Pool::with_workers(1).unwrap();
+    let tasks: Vec<_> = (0..4)
+        .map(|_| pool.apply_async(same, ()).unwrap())
+        .collect();
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    // the others are dropped as they are taken in, before the last is looked at
+    let last = tasks.into_iter().next_back().unwrap();
+    assert_eq!(last.get().unwrap().get(9_999).unwrap(), 5);
+    pool.close();
+    pool.join().unwrap();
+}
+
+#[test]
+fn handles_that_come_home_leave_no_descriptor_behind() {
+    let pool = Pool::with_workers(1).unwrap();
+    let memory_files = || {
+        let links = std::fs::read_dir("/proc/self/fd").unwrap();
+        links
+            .filter_map(|link| std::fs::read_link(link.unwrap().path()).ok())
+            .filter(|link| link.to_string_lossy().contains("memfd:"))
+            .count()
+    };
+    let before = memory_files();
+    for _ in 0..400 {
+        let array = Array::<u64>::new(10_000).unwrap();
+        pool.apply(|array: Array<u64>| array, array).unwrap();
+    }
+    let after = memory_files();
+    assert!(after < before + 200, "{before} memory files, then {after}");
+}
+
+#[test]
+fn workers_that_wait_for_a_free_record_are_called() {
+    let pool = Pool::with_workers(3).unwrap();
+    let plain: Vec<_> = (0..1_200)
+        .map(|_| {
+            pool.apply_async(
+                |()| std::thread::sleep(std::time::Duration::from_millis(1)),
+                (),
+            )
+            .unwrap()
+        })
+        .collect();
+    let make = |()| {
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        Array::<u64>::new(10_000).unwrap()
+    };
+    let arrays: Vec<_> = (0..3)
+        .map(|_| pool.apply_async(make, ()).unwrap())
+        .collect();
+    std::thread::sleep(std::time::Duration::from_millis(1_500));
+    for task in plain {
+        task.get().unwrap();
+    }
+    for task in arrays {
+        task.get_timeout(std::time::Duration::from_secs(10))
+            .unwrap();
+    }
+}

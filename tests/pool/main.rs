@@ -3,9 +3,11 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::exit, reason = "that a task may do it is tried")]
 
+mod again;
 mod calls;
 mod deaths;
 mod ending;
+mod ends;
 mod handles;
 mod large;
 mod steps;
