@@ -6,6 +6,7 @@ mod again;
 mod calls;
 mod deaths;
 mod ends;
+mod forked;
 mod handles;
 mod large;
 mod storm;
