@@ -84,7 +84,11 @@ fn take_over(run_later_constructors: impl FnOnce() -> bool) {
     }
     STATE.set(READY);
     // SAFETY: `settle` made this descriptor for us.
-    worker::serve(unsafe { OwnedFd::from_raw_fd(control) }, offset())
+    worker::serve(
+        unsafe { OwnedFd::from_raw_fd(control) },
+        offset(),
+        marker.parent,
+    )
 }
 
 fn stale() -> ! {

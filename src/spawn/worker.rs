@@ -1,7 +1,8 @@
 //! The child's side: hello, then the entry function on a thread of its own, while the first thread watches the parent.
 //!
 //! WHY NOT `PR_SET_PDEATHSIG`: it fires when the *thread* that started the child ends, which in a test runner or an async runtime is soon.
-//! The hang-up of the control socket is the parent's death, whatever thread started us.
+//! The hang-up of the control socket is the parent's death, whatever thread started us; and so is its pidfd, since a process that it forked
+//! may still hold the socket open.
 
 use std::any::type_name;
 use std::fmt;
@@ -93,8 +94,12 @@ impl fmt::Debug for Control {
 }
 
 /// Works for the parent at the other end of `control` until it is done or the parent has gone; never returns.
-pub(crate) fn serve(control: OwnedFd, hook: usize) -> ! {
+pub(crate) fn serve(control: OwnedFd, hook: usize, parent: i32) -> ! {
     let socket = Socket::from_fd(control);
+    let parent_process = pidfd::open(parent).ok();
+    if entry::parent_pid() != parent {
+        entry::quit(exit::PARENT_GONE); // and the descriptor may be for another
+    }
     // without a pidfd (Linux before 5.3) the parent makes do with the socket's hang-up
     let own = pidfd::own().ok();
     let descriptors: Vec<BorrowedFd<'_>> = own.iter().map(AsFd::as_fd).collect();
@@ -141,7 +146,7 @@ pub(crate) fn serve(control: OwnedFd, hook: usize) -> ! {
     let Ok(thread) = started else {
         refuse("it could start no thread")
     };
-    if watch(&control, &done) {
+    if watch(&control, parent_process.as_ref(), &done) {
         let finished_well = thread.join().unwrap_or(false);
         std::process::exit(if finished_well { 0 } else { 101 });
     }
@@ -153,21 +158,25 @@ pub(crate) fn serve(control: OwnedFd, hook: usize) -> ! {
 }
 
 /// Passes messages on until the thread is done (true) or the parent has gone (false).
-fn watch(control: &Control, done: &EventFd) -> bool {
+fn watch(control: &Control, parent: Option<&OwnedFd>, done: &EventFd) -> bool {
     let hung_up = PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL;
+    // without a pidfd the end of the thread is watched twice
+    let process = parent.map_or(done.as_fd(), AsFd::as_fd);
     loop {
         let mut watched = [
             PollFd::new(control.socket.as_fd(), PollFlags::POLLIN),
             PollFd::new(done.as_fd(), PollFlags::POLLIN),
+            PollFd::new(process, PollFlags::POLLIN),
         ];
         if poll(&mut watched, PollTimeout::NONE).is_err() {
             continue; // a signal
         }
-        let [parent, thread] = watched.map(|fd| fd.revents().unwrap_or(PollFlags::POLLERR));
+        let [parent, thread, process] =
+            watched.map(|fd| fd.revents().unwrap_or(PollFlags::POLLERR));
         if !thread.is_empty() {
             return true;
         }
-        if parent.intersects(hung_up) {
+        if parent.intersects(hung_up) || !process.is_empty() {
             return false;
         }
         if parent.contains(PollFlags::POLLIN) {
