@@ -166,8 +166,11 @@ impl Drop for Collected {
         if !memory.is_ours() {
             return;
         }
-        lock(&memory.held[self.worker]).remove(&self.span.first);
+        let mut held = lock(&memory.held[self.worker]);
+        // under the lock: between the two steps a reclaim would free the span, and the next worker could have taken it
         memory.results[self.worker].table.release(self.span);
+        held.remove(&self.span.first);
+        drop(held);
         if self.span.count >= NUDGE {
             memory.board.wake_worker(self.worker);
         }
