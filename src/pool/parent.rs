@@ -358,7 +358,11 @@ impl Core {
     /// Looks after ended workers if nobody leads, or tells the leader to.
     pub(super) fn help(self: &Arc<Self>) {
         while self.died.is_raised() {
-            match self.try_lead() {
+            // a follower tries the leader's place under this lock, and may go without a look: it must not be taken for a leader
+            let no_follower_tries = lock(&self.followers);
+            let readers = self.try_lead();
+            drop(no_follower_tries);
+            match readers {
                 Some(mut readers) => {
                     self.collect(&mut readers);
                 }
