@@ -179,7 +179,7 @@ impl Board {
         Board::over(fd, mapping, shape, plan)
     }
 
-    fn over(fd: OwnedFd, mapping: Mapping, shape: Shape, plan: Plan) -> Result<Board> {
+    fn over(fd: OwnedFd, mut mapping: Mapping, shape: Shape, plan: Plan) -> Result<Board> {
         mapping
             .not_for_forked_children()
             .map_err(|error| Error::os("cannot set up shared memory for a pool", error))?;

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::mem::arena::{GRANULE, Span, Taker};
 use crate::pool::board::{Arena, Board, KEEP_WARM, corrupted};
+use crate::sys::fork;
 
 /// Results up to this size are copied out as they arrive, so that their page serves again at once; larger ones stay where they are until
 /// they are taken.
@@ -22,6 +23,8 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[derive(Debug)]
 pub(super) struct Memory {
     pub(super) board: Board,
+    /// `sys::fork::generation` of the process that made it, and has it mapped.
+    generation: u64,
     inputs: Arena,
     taker: Mutex<Taker>,
     results: Vec<Arena>,
@@ -40,12 +43,24 @@ impl Memory {
             taker: Mutex::new(Taker::new()),
             held: results.iter().map(|_| Mutex::default()).collect(),
             results,
+            generation: fork::generation(),
             board,
         }))
     }
 
+    /// Whether this process made it. A child that it forked has these objects, but neither the mapping nor a right to what lies there.
+    pub(super) fn is_ours(&self) -> bool {
+        self.generation == fork::generation()
+    }
+
     /// Puts argument bytes where workers read them.
     pub(super) fn place(self: &Arc<Self>, parts: &[&[u8]]) -> Result<Placed> {
+        if !self.is_ours() {
+            return Err(Error::new(
+                ErrorKind::Forked,
+                "the pool was inherited by fork; make a pool of your own in the child",
+            ));
+        }
         let len = parts.iter().map(|part| part.len()).sum();
         let span = self
             .board
@@ -126,6 +141,9 @@ impl Placed {
 impl Drop for Placed {
     fn drop(&mut self) {
         let memory = &self.memory;
+        if !memory.is_ours() {
+            return;
+        }
         let mut taker = lock(&memory.taker);
         memory.inputs.table.release(self.span);
         if self.span.count >= NUDGE {
@@ -145,8 +163,14 @@ pub(super) struct Collected {
 impl Drop for Collected {
     fn drop(&mut self) {
         let memory = &self.memory;
-        lock(&memory.held[self.worker]).remove(&self.span.first);
+        if !memory.is_ours() {
+            return;
+        }
+        let mut held = lock(&memory.held[self.worker]);
+        // under the lock: between the two steps a reclaim would free the span, and the next worker could have taken it
         memory.results[self.worker].table.release(self.span);
+        held.remove(&self.span.first);
+        drop(held);
         if self.span.count >= NUDGE {
             memory.board.wake_worker(self.worker);
         }
@@ -191,7 +215,8 @@ impl Bytes {
             Bytes::Owned(bytes) => to.copy_from_slice(&bytes[at..at + to.len()]),
             Bytes::Span(span, _) => {
                 let arena = &span.memory.results[span.worker];
-                return arena.data.read(span.span.bytes().start + at, to).is_ok();
+                let start = span.span.bytes().start;
+                return span.memory.is_ours() && arena.data.read(start + at, to).is_ok();
             }
         }
         true

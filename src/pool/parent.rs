@@ -25,15 +25,12 @@ use crate::ring::record::Reader;
 use crate::sync::park;
 use crate::sync::words::Names;
 use crate::sys::clock::Wait;
-use crate::sys::fork;
 
 /// The heart of a pool in its parent process.
 pub(super) struct Core {
     pub(super) memory: Arc<Memory>,
     pub(super) name: String,
     pub(super) retries: u32,
-    /// `sys::fork::generation` of the process that made the pool.
-    generation: u64,
     pub(super) state: Mutex<State>,
     /// Reading positions in the records of each worker. Who holds it leads.
     leader: Mutex<Vec<Reader>>,
@@ -91,7 +88,6 @@ const RESCUE_LONGEST: Duration = Duration::from_millis(80);
 
 impl Core {
     pub(super) fn new(memory: Arc<Memory>, name: String, retries: u32, crew: Crew) -> Self {
-        fork::watch();
         let board = &memory.board;
         let (cells, slots) = (board.tasks().cells.len(), board.tasks().slots.len());
         let state = State {
@@ -109,7 +105,6 @@ impl Core {
         Self {
             name,
             retries,
-            generation: fork::generation(),
             state: Mutex::new(state),
             leader: Mutex::new(readers),
             followers: Mutex::new(0),
@@ -126,7 +121,7 @@ impl Core {
 
     /// Whether this process made the pool, rather than inherited it by `fork`.
     pub(super) fn is_ours(&self) -> bool {
-        self.generation == fork::generation()
+        self.memory.is_ours()
     }
 
     pub(super) fn check_ours(&self) -> Result<()> {
@@ -375,7 +370,11 @@ impl Core {
     /// Looks after ended workers if nobody leads, or tells the leader to.
     pub(super) fn help(self: &Arc<Self>) {
         while self.died.is_raised() {
-            match self.try_lead() {
+            // a follower tries the leader's place under this lock, and may go without a look: it must not be taken for a leader
+            let no_follower_tries = lock(&self.followers);
+            let readers = self.try_lead();
+            drop(no_follower_tries);
+            match readers {
                 Some(mut readers) => {
                     self.collect(&mut readers);
                 }

@@ -184,9 +184,8 @@ impl<R> AsyncResult<R> {
     /// [`Cancelled`](ErrorKind::Cancelled), [`Encode`](ErrorKind::Encode), [`Decode`](ErrorKind::Decode). Of several items the one with the
     /// lowest index that failed is reported.
     pub fn get(self) -> Result<R> {
-        if !self.core.wait(Wait::Forever, || self.job.is_done()) {
-            self.core.check_ours()?;
-        }
+        self.core.check_ours()?;
+        self.core.wait(Wait::Forever, || self.job.is_done());
         self.job.with_parts(self.decode)
     }
 
@@ -196,10 +195,10 @@ impl<R> AsyncResult<R> {
     ///
     /// [`Timeout`](ErrorKind::Timeout), and all of [`get`](Self::get).
     pub fn get_timeout(&self, limit: Duration) -> Result<R> {
+        self.core.check_ours()?;
         if self.wait_timeout(limit) {
             return self.job.with_parts(self.decode);
         }
-        self.core.check_ours()?;
         Err(Error::new(
             ErrorKind::Timeout,
             format!("the task is not done after {limit:?}; it goes on"),

@@ -59,6 +59,9 @@ pub(super) struct Context {
 
 impl Drop for Context {
     fn drop(&mut self) {
+        if !self.memory.is_ours() {
+            return;
+        }
         let names = Names(self.memory.board.contexts());
         let at = self.id as usize % names.0.len();
         if names.is(at, self.id) {

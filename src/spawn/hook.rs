@@ -4,6 +4,7 @@
 //! the environment it notes that it ran and returns. With it, it checks that the marker is meant for it, restores what `main` would have
 //! found, runs the constructors that libc would still have run, and becomes a worker; `main` is never reached.
 
+use std::env;
 use std::ffi::{c_char, c_int};
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::sync::OnceLock;
@@ -84,7 +85,11 @@ fn take_over(run_later_constructors: impl FnOnce() -> bool) {
     }
     STATE.set(READY);
     // SAFETY: `settle` made this descriptor for us.
-    worker::serve(unsafe { OwnedFd::from_raw_fd(control) }, offset())
+    worker::serve(
+        unsafe { OwnedFd::from_raw_fd(control) },
+        offset(),
+        marker.parent,
+    )
 }
 
 fn stale() -> ! {
@@ -104,7 +109,8 @@ pub(crate) fn offset() -> usize {
 /// Does not return in a process that is itself a child which did not: it ends with exit code 124, so that no second generation exists.
 pub(crate) fn ensure_ready() -> Result<()> {
     static SAME_FILE: OnceLock<Result<()>> = OnceLock::new();
-    if let entry::Marker::Present(_) = entry::environment(MARKER_PREFIX) {
+    // WHY NOT `entry::environment`: it takes no lock against a thread that sets a variable meanwhile
+    if env::var_os(MARKER.to_string_lossy().as_ref()).is_some() {
         entry::die(
             exit::REACHED_MAIN,
             "multiproc: this process was started as a worker but reached Pool::new in the program's own code: the start hook did not \

@@ -1,10 +1,12 @@
 //! The child's side: hello, then the entry function on a thread of its own, while the first thread watches the parent.
 //!
 //! WHY NOT `PR_SET_PDEATHSIG`: it fires when the *thread* that started the child ends, which in a test runner or an async runtime is soon.
-//! The hang-up of the control socket is the parent's death, whatever thread started us.
+//! The hang-up of the control socket is the parent's death, whatever thread started us; and so is its pidfd, since a process that it forked
+//! may still hold the socket open.
 
 use std::any::type_name;
 use std::fmt;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -113,8 +115,12 @@ impl fmt::Debug for Control {
 }
 
 /// Works for the parent at the other end of `control` until it is done or the parent has gone; never returns.
-pub(crate) fn serve(control: OwnedFd, hook: usize) -> ! {
+pub(crate) fn serve(control: OwnedFd, hook: usize, parent: i32) -> ! {
     let socket = Socket::from_fd(control);
+    let parent_process = pidfd::open(parent).ok();
+    if entry::parent_pid() != parent {
+        entry::quit(exit::PARENT_GONE); // and the descriptor may be for another
+    }
     // without a pidfd (Linux before 5.3) the parent makes do with the socket's hang-up
     let own = pidfd::own().ok();
     let descriptors: Vec<BorrowedFd<'_>> = own.iter().map(AsFd::as_fd).collect();
@@ -159,19 +165,17 @@ pub(crate) fn serve(control: OwnedFd, hook: usize) -> ! {
             let end = catch_unwind(AssertUnwindSafe(|| resolved.call(&mut frame)));
             ending.done.raise();
             let _ = ending.stir.write(1);
-            end.is_ok()
+            // from this thread: a task may have closed whatever the first one could be told by
+            #[expect(
+                clippy::exit,
+                reason = "this is where the process ends; exit handlers of the program run"
+            )]
+            std::process::exit(if end.is_ok() { 0 } else { 101 })
         });
-    let Ok(thread) = started else {
-        refuse("it could start no thread")
-    };
-    if watch(&control) {
-        let finished_well = thread.join().unwrap_or(false);
-        #[expect(
-            clippy::exit,
-            reason = "this is where the process ends; exit handlers of the program run"
-        )]
-        std::process::exit(if finished_well { 0 } else { 101 });
+    if let Err(error) = started {
+        refuse(&format!("it could start no thread: {error}"));
     }
+    watch(&control, parent_process.as_ref());
     // the parent has gone: let the thread finish what it is in, but not for long
     let end = Instant::now() + GRACE;
     while !control.done.is_raised() && Instant::now() < end {
@@ -186,13 +190,16 @@ pub(crate) fn serve(control: OwnedFd, hook: usize) -> ! {
     entry::quit(exit::PARENT_GONE)
 }
 
-/// Passes messages on until the thread is done (true) or the parent has gone (false).
-fn watch(control: &Control) -> bool {
+/// Passes messages on until the parent has gone.
+fn watch(control: &Control, parent: Option<&OwnedFd>) {
     let hung_up = PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL;
+    // without a pidfd something else is watched twice
+    let process = parent.map_or(control.stir.as_fd(), AsFd::as_fd);
     loop {
         let mut watched = [
             PollFd::new(control.socket.as_fd(), PollFlags::POLLIN),
             PollFd::new(control.stir.as_fd(), PollFlags::POLLIN),
+            PollFd::new(process, PollFlags::POLLIN),
         ];
         let limit = control.alarm.get().and_then(|alarm| alarm());
         let limit = limit.map_or(PollTimeout::NONE, |limit| {
@@ -201,21 +208,20 @@ fn watch(control: &Control) -> bool {
         if poll(&mut watched, limit).is_err() {
             continue; // a signal
         }
-        let [parent, stirred] = watched.map(|fd| fd.revents().unwrap_or(PollFlags::POLLERR));
+        let [socket, stirred, process] =
+            watched.map(|fd| fd.revents().unwrap_or(PollFlags::POLLERR));
         if !stirred.is_empty() {
             let _ = control.stir.read();
-            if control.done.is_raised() {
-                return true;
-            }
         }
-        if parent.intersects(hung_up) {
-            return false;
+        if socket.intersects(hung_up) || (parent.is_some() && !process.is_empty()) {
+            return;
         }
-        if parent.contains(PollFlags::POLLIN) {
+        if socket.contains(PollFlags::POLLIN) {
             match control.socket.receive(false) {
                 Ok(Some(message)) => control.deliver(message),
-                Ok(None) => return false,
-                Err(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                // the parent's end is closed, or a task has put something else in the socket's place
+                Ok(None) | Err(_) => return,
             }
         }
     }

@@ -56,7 +56,8 @@ pub(crate) fn wake<'a>(
     // ORDERING: pairs with the fence in `park`: either we see the bit, or the sleeper sees what we published before.
     fence(Ordering::SeqCst);
     for (at, bits) in mask.iter().enumerate() {
-        loop {
+        // WHY NOT until there is none: a worker that sets bits again and again would keep us here
+        for _ in 0..u64::BITS {
             // ORDERING: Relaxed; the fence above orders it, and the swap below decides.
             let sleeping = bits.load(Ordering::Relaxed);
             if count == 0 || sleeping == 0 {
@@ -159,6 +160,16 @@ impl Doorbell<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_wake_ends_though_bits_of_nobody_are_set_again_and_again() {
+        let mask = [AtomicU64::new(u64::MAX)];
+        let woken = wake(&mask, 1, |_| {
+            mask[0].store(u64::MAX, Ordering::Relaxed);
+            None
+        });
+        assert_eq!(woken, 0);
+    }
 
     #[test]
     fn no_wake_is_lost_between_two_threads() {

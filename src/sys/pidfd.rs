@@ -8,8 +8,13 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 
 /// A descriptor for this process itself.
 pub(crate) fn own() -> io::Result<OwnedFd> {
+    open(std::process::id().cast_signed())
+}
+
+/// A descriptor for process `pid`.
+pub(crate) fn open(pid: i32) -> io::Result<OwnedFd> {
     // SAFETY: takes two integers.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, std::process::id(), 0) };
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }

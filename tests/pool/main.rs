@@ -8,6 +8,7 @@ mod calls;
 mod deaths;
 mod ending;
 mod ends;
+mod forked;
 mod handles;
 mod large;
 mod steps;

@@ -58,6 +58,41 @@ fn no_worker_outlives_a_killed_parent() {
     );
 }
 
+/// A process that the parent forked has its end of the control socket, and keeps it open.
+#[test]
+fn no_worker_outlives_a_parent_that_forked() {
+    if role().is_some() {
+        let pool = Pool::with_workers(1).unwrap();
+        // SAFETY: the child makes two system calls.
+        if let nix::unistd::ForkResult::Child = unsafe { nix::unistd::fork() }.unwrap() {
+            nix::unistd::sleep(5);
+            // SAFETY: ends this process, and nothing else.
+            unsafe { nix::libc::_exit(0) };
+        }
+        println!("@{}", pool.worker_pids()[0]);
+        std::thread::sleep(Duration::from_secs(600));
+        return;
+    }
+    let test = "parent::no_worker_outlives_a_parent_that_forked";
+    let mut child = command(std::env::current_exe().unwrap(), &[], test, "parent")
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let line = BufReader::new(child.stdout.take().unwrap())
+        .lines()
+        .map(Result::unwrap)
+        .find(|line| line.contains('@'))
+        .unwrap();
+    let pid: u32 = line.split_once('@').unwrap().1.parse().unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let start = Instant::now();
+    while is_alive(pid) {
+        assert!(start.elapsed() < Duration::from_secs(3), "it lives on");
+        std::thread::yield_now();
+    }
+}
+
 #[test]
 fn a_worker_finds_the_world_that_main_would_have_found() {
     let pool = Pool::builder().workers(1).name("world").build().unwrap();
