@@ -225,7 +225,12 @@ fn within(what: &str, count: usize, most: usize) -> Result<usize> {
     if (1..=most).contains(&count) {
         return Ok(count);
     }
-    let message = format!("{what} is {count}, but must be at least 1 and at most {most}");
+    let bound = if most == usize::MAX {
+        String::new()
+    } else {
+        format!(" and at most {most}")
+    };
+    let message = format!("{what} is {count}, but must be at least 1{bound}");
     Err(Error::new(ErrorKind::InvalidInput, message))
 }
 

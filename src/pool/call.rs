@@ -12,7 +12,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::error::Result;
+use crate::error::{Result, TaskPanic};
 use crate::handle::Source;
 use crate::mem::arena::Taker;
 use crate::pool::board::Board;
@@ -86,12 +86,21 @@ impl<S: 'static, A: Argument, R: Serialize + 'static> Routine for OnState<S, A, 
 /// Makes a state again; a failure is a panic of the item that needed it.
 #[expect(clippy::unnecessary_box_returns, reason = "it comes boxed")]
 fn new_state<S: 'static>(remake: &Remake) -> Box<S> {
-    match remake() {
-        Ok(state) => state
-            .downcast::<S>()
-            .unwrap_or_else(|_| panic!("the worker's state has another type")),
-        Err(why) => panic!("the worker's state could not be made again: {why}"),
-    }
+    let state = match guarded(remake) {
+        Ok(Ok(state)) => state,
+        Ok(Err(why)) => panic!("the worker's state could not be made again: {why}"),
+        Err(panic) => {
+            let TaskPanic {
+                message, location, ..
+            } = panic;
+            panic!(
+                "the initialiser panicked when it made the worker's state again, at {location}: {message}"
+            )
+        }
+    };
+    state
+        .downcast::<S>()
+        .unwrap_or_else(|_| panic!("the worker's state has another type"))
 }
 
 /// Makes the state of a worker from what it was sent at its start.
@@ -200,8 +209,8 @@ impl Call {
     }
 
     fn refuse_bytes(&mut self, status: Status, why: &[u8]) {
-        if self.output.put(status, why).is_err() {
-            self.output.no_memory();
+        if let Err(error) = self.output.put(status, why) {
+            self.output.no_memory(&error);
         }
     }
 

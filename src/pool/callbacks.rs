@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
-use std::thread;
+use std::thread::{self, ThreadId};
 
 use crate::pool::memory::lock;
 use crate::pool::parent::Core;
@@ -23,7 +23,10 @@ struct State {
     /// Callbacks whose result is not there yet. While there are some, the thread collects results if nobody else does.
     expected: usize,
     ready: VecDeque<Callback>,
-    started: bool,
+    /// The thread, once it runs.
+    thread: Option<ThreadId>,
+    /// A callback is being run.
+    busy: bool,
     over: bool,
 }
 
@@ -32,13 +35,16 @@ impl Callbacks {
     pub(super) fn expect_one(&self, core: &Arc<Core>) {
         let mut state = lock(&self.state);
         state.expected += 1;
-        if !state.started {
+        if state.thread.is_none() {
             let weak = Arc::downgrade(core);
             let named = thread::Builder::new().name("multiproc-callbacks".to_owned());
             // without a thread callbacks wait; the next one tries again
-            state.started = named.spawn(move || run(&weak)).is_ok();
+            state.thread = named
+                .spawn(move || run(&weak))
+                .ok()
+                .map(|handle| handle.thread().id());
         }
-        self.changed.notify_one();
+        self.changed.notify_all();
     }
 
     /// Results are there: their callbacks can run.
@@ -46,14 +52,27 @@ impl Callbacks {
         if !callbacks.is_empty() {
             let mut state = lock(&self.state);
             state.ready.extend(callbacks);
-            self.changed.notify_one();
+            self.changed.notify_all();
         }
     }
 
     /// No result comes any more: what is ready is run, then the thread ends.
     pub(super) fn finish(&self) {
         lock(&self.state).over = true;
-        self.changed.notify_one();
+        self.changed.notify_all();
+    }
+
+    /// Waits until every callback has run whose result is there; a callback itself does not wait for itself.
+    pub(super) fn wait_done(&self) {
+        let mut state = lock(&self.state);
+        while (state.busy || !state.ready.is_empty())
+            && state.thread.is_some_and(|id| id != thread::current().id())
+        {
+            state = self
+                .changed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
     }
 
     fn has_news(&self) -> bool {
@@ -64,9 +83,13 @@ impl Callbacks {
     /// The next callback; `None` if results must be collected first, `Err` if all is over.
     fn next(&self) -> Result<Option<Callback>, ()> {
         let mut state = lock(&self.state);
+        if std::mem::take(&mut state.busy) {
+            self.changed.notify_all();
+        }
         loop {
             if let Some(callback) = state.ready.pop_front() {
                 state.expected = state.expected.saturating_sub(1);
+                state.busy = true;
                 return Ok(Some(callback));
             }
             if state.over {

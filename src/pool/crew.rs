@@ -51,7 +51,7 @@ pub(super) struct Crew {
     /// Whether a worker said that its stack has overflowed.
     overflowed: Vec<Signal>,
     /// The panic with which a worker aborted.
-    panicked: Vec<Mutex<Option<Vec<u8>>>>,
+    panicked: Vec<Mutex<Option<LastPanic>>>,
 }
 
 pub(super) struct Seats {
@@ -64,7 +64,12 @@ pub(super) struct Seats {
     pub(super) fruitless: u32,
     pub(super) last_death: Option<Instant>,
     pub(super) accepted_then: u64,
+    /// Since when a worker is missing that could not be started.
+    pub(super) vacant_since: Option<Instant>,
 }
+
+/// Slot and generation of the task that panicked, and the panic.
+type LastPanic = (u32, u32, Vec<u8>);
 
 /// A worker's place.
 #[derive(Default)]
@@ -113,6 +118,7 @@ impl Crew {
             fruitless: 0,
             last_death: None,
             accepted_then: 0,
+            vacant_since: None,
         };
         let pids = (0..workers).map(|_| Counter::default()).collect();
         Self {
@@ -184,10 +190,16 @@ impl Crew {
         self.overflowed[worker].take()
     }
 
-    /// The panic with which the worker that has ended aborted, if it did.
-    pub(super) fn take_panic(&self, worker: usize, item: usize) -> Option<TaskPanic> {
-        let bytes = lock(&self.panicked[worker]).take()?;
-        Some(decode_panic(&bytes, item, self.pid(worker)))
+    /// The panic with which the worker that has ended aborted in that task, if it did: `None` asks for one outside any task.
+    pub(super) fn take_panic(
+        &self,
+        worker: usize,
+        task: Option<(u32, u32)>,
+        item: usize,
+    ) -> Option<TaskPanic> {
+        let (slot, generation, bytes) = lock(&self.panicked[worker]).take()?;
+        (task.is_none() || task == Some((slot, generation)))
+            .then(|| decode_panic(&bytes, item, self.pid(worker)))
     }
 
     fn child(&self, worker: usize) -> Option<Child> {
@@ -217,7 +229,9 @@ impl Crew {
             }
             Said::Overdue => self.overdue[worker].raise(),
             Said::Overflow => self.overflowed[worker].raise(),
-            Said::LastPanic(bytes) => *lock(&self.panicked[worker]) = Some(bytes),
+            Said::LastPanic(slot, generation, bytes) => {
+                *lock(&self.panicked[worker]) = Some((slot, generation, bytes));
+            }
             said => self.hear_of_start(worker, said),
         }
     }
@@ -238,9 +252,11 @@ impl Crew {
                 ErrorKind::InitFailed,
                 format!("worker {worker} cannot work: {why}"),
             )),
-            Said::Need(_) | Said::Here(_) | Said::Overdue | Said::Overflow | Said::LastPanic(_) => {
-                None
-            }
+            Said::Need(_)
+            | Said::Here(_)
+            | Said::Overdue
+            | Said::Overflow
+            | Said::LastPanic(..) => None,
         };
         if seats.failure.is_none() {
             seats.failure = why;

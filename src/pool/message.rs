@@ -128,8 +128,8 @@ pub(super) enum Said {
     Overdue,
     /// The stack of its task has overflowed: it dies now. This message is the one byte of its number, sent by a signal handler.
     Overflow,
-    /// Its task panicked, and this program is built to abort then. The bytes are the panic.
-    LastPanic(Vec<u8>),
+    /// The task in this slot and generation panicked, and the process will probably abort now. The bytes are the panic.
+    LastPanic(u32, u32, Vec<u8>),
 }
 
 /// From parent to worker.
@@ -177,7 +177,7 @@ impl Said {
             Said::Here(id) => to_bytes(&(4_u8, id)),
             Said::Overdue => to_bytes(&(5_u8, ())),
             Said::Overflow => vec![Said::OVERFLOW],
-            Said::LastPanic(panic) => to_bytes(&(7_u8, panic)),
+            Said::LastPanic(slot, generation, panic) => to_bytes(&(7_u8, slot, generation, panic)),
         }
     }
 
@@ -190,7 +190,10 @@ impl Said {
             4 => Said::Here(from_bytes(&bytes[1..])?),
             5 => Said::Overdue,
             Said::OVERFLOW => Said::Overflow,
-            7 => Said::LastPanic(from_bytes(&bytes[1..])?),
+            7 => {
+                let (slot, generation, panic) = from_bytes(&bytes[1..])?;
+                Said::LastPanic(slot, generation, panic)
+            }
             _ => return None,
         })
     }

@@ -353,7 +353,8 @@ impl<S> Pool<S> {
         }
     }
 
-    /// Waits until all work is done and every worker has ended. Results can still be taken afterwards.
+    /// Waits until all work is done, every worker has ended, and every [`on_done`](AsyncResult::on_done) callback has run. Results can still be
+    /// taken afterwards.
     ///
     /// # Errors
     ///
@@ -372,6 +373,7 @@ impl<S> Pool<S> {
         self.core
             .wait(Wait::Forever, || lock(&self.core.state).outstanding == 0);
         self.core.dismiss(Wait::Forever);
+        self.core.callbacks.wait_done();
         match &lock(&self.core.state).phase {
             Phase::Broken(error) => Err(error.clone()),
             _ => Ok(()),

@@ -103,9 +103,11 @@ impl Output {
         Ok(())
     }
 
-    pub(super) fn no_memory(&mut self) {
+    pub(super) fn no_memory(&mut self, why: &Error) {
         self.pins.clear();
-        let _ = self.put(Status::NoMemory, b"no memory for the result");
+        let mut why = why.to_string();
+        why.truncate(why.floor_char_boundary(RESULT_INLINE));
+        let _ = self.put(Status::NoMemory, why.as_bytes());
     }
 
     pub(super) fn run_one<A, R: Serialize + 'static>(
@@ -161,8 +163,8 @@ impl Output {
             Ok(Err((status, why))) => self.put(status, why.as_bytes()),
             Err(panic) => self.put(Status::Panicked, &encode_panic(&panic)),
         };
-        if put.is_err() {
-            self.no_memory();
+        if let Err(error) = put {
+            self.no_memory(&error);
         }
     }
 }
@@ -178,9 +180,12 @@ pub(super) fn run_many<A: Argument, R: Serialize + 'static>(
         input.step::<A>(task)?;
     }
     let items = task.items.saturating_sub(task.skip);
-    let Ok(mut entries) = Entries::new(output, codec::number_size::<R>(), items) else {
-        output.no_memory();
-        return Ok(());
+    let mut entries = match Entries::new(output, codec::number_size::<R>(), items) {
+        Ok(entries) => entries,
+        Err(error) => {
+            output.no_memory(&error);
+            return Ok(());
+        }
     };
     while entries.count < items {
         let end = guarded(|| -> Result<(), Error> {
@@ -195,27 +200,23 @@ pub(super) fn run_many<A: Argument, R: Serialize + 'static>(
             }
             Ok(())
         });
-        let full = match end {
-            Ok(result) => result.is_err(),
+        let written = match end {
+            Ok(written) => written,
             Err(panic) => {
                 // a result that panics as it is dropped has been written already
                 entries.used = entries.counted;
-                let said = entries
-                    .entry(Status::Panicked, &encode_panic(&panic))
-                    .is_err();
+                let written = entries.entry(Status::Panicked, &encode_panic(&panic));
                 entries.done();
-                said
+                written
             }
         };
-        if full {
-            entries.give_up();
+        if let Err(error) = written {
+            entries.give_up(&error);
             return Ok(());
         }
     }
-    let span = entries.span;
-    if entries.finish().is_err() {
-        output.arena.table.release(span);
-        output.no_memory();
+    if let Err(error) = entries.finish() {
+        entries.give_up(&error);
     }
     Ok(())
 }
@@ -248,9 +249,9 @@ impl<'a> Entries<'a> {
     }
 
     /// There is no memory for the results: nobody sees those that are done, and the whole task says so.
-    fn give_up(self) {
+    fn give_up(self, why: &Error) {
         self.output.arena.table.release(self.span);
-        self.output.no_memory();
+        self.output.no_memory(why);
     }
 
     fn report(&self, running: bool) {
@@ -342,7 +343,7 @@ impl<'a> Entries<'a> {
         Ok(())
     }
 
-    fn finish(mut self) -> Result<()> {
+    fn finish(&mut self) -> Result<()> {
         if !self.output.pins.is_empty() {
             let mut wires = Vec::new();
             append_wires(&self.output.pins, &mut wires);

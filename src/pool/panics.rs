@@ -5,9 +5,17 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::error::TaskPanic;
 
+/// What this thread knows of panics in the piece of work it is at.
+#[derive(Default)]
+struct Caught {
+    /// Panics are to be kept rather than printed.
+    mine: bool,
+    first: Option<TaskPanic>,
+    latest: Option<TaskPanic>,
+}
+
 thread_local! {
-    /// The last panic of this thread, and whether panics are to be kept rather than printed.
-    static CAUGHT: RefCell<(bool, Option<TaskPanic>)> = const { RefCell::new((false, None)) };
+    static CAUGHT: RefCell<Caught> = RefCell::default();
 }
 
 /// Keeps panics of this thread for their reports; other threads of the worker go on printing theirs.
@@ -15,12 +23,12 @@ thread_local! {
 /// In a program built with `panic = "abort"` no panic comes back from where it was raised; then `last` is given its report before the
 /// process ends.
 pub(super) fn catch_panics_of_this_thread(last: impl Fn(&TaskPanic) + Send + Sync + 'static) {
-    CAUGHT.with_borrow_mut(|caught| caught.0 = true);
+    CAUGHT.with_borrow_mut(|caught| caught.mine = true);
     let otherwise = std::panic::take_hook();
     let with_backtrace = std::env::var_os("RUST_BACKTRACE").is_none_or(|value| value != "0");
     std::panic::set_hook(Box::new(move |info| {
         let mine = CAUGHT
-            .try_with(|caught| caught.try_borrow().is_ok_and(|caught| caught.0))
+            .try_with(|caught| caught.try_borrow().is_ok_and(|caught| caught.mine))
             .unwrap_or(false);
         if !mine {
             return otherwise(info);
@@ -41,20 +49,35 @@ pub(super) fn catch_panics_of_this_thread(last: impl Fn(&TaskPanic) + Send + Syn
             backtrace,
             ..TaskPanic::default()
         };
-        if cfg!(panic = "abort") {
-            last(&panic);
-        }
-        CAUGHT.with_borrow_mut(|caught| caught.1 = Some(panic));
+        CAUGHT.with_borrow_mut(|caught| {
+            // A panic while another unwinds ends the process, and so does one that reaches a function which must not unwind: then the first
+            // says what happened. If the task has caught the first itself, this is a report that nobody asks for.
+            if cfg!(panic = "abort") || caught.first.is_some() {
+                last(caught.first.as_ref().unwrap_or(&panic));
+            }
+            caught.first.get_or_insert_with(|| panic.clone());
+            caught.latest = Some(panic);
+        });
     }));
 }
 
 /// Runs `work`; a panic becomes its report.
 pub(super) fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, TaskPanic> {
+    CAUGHT.with_borrow_mut(|caught| (caught.first, caught.latest) = (None, None));
     // what `work` leaves half done is the user's state, which is made anew after a panic, and buffers that are cleared before use
-    catch_unwind(AssertUnwindSafe(work)).map_err(|_| {
-        CAUGHT
-            .with_borrow_mut(|caught| caught.1.take())
-            .unwrap_or_default()
+    catch_unwind(AssertUnwindSafe(work)).map_err(|payload| {
+        let kept = CAUGHT.with_borrow_mut(|caught| caught.latest.take());
+        kept.unwrap_or_else(|| {
+            // a task has put a hook of its own in the place of ours: only the message is left
+            let text = payload.downcast_ref::<&str>().map(ToString::to_string);
+            let text = text.or_else(|| payload.downcast_ref::<String>().cloned());
+            let location = "a place that the panic hook of the task did not tell".to_owned();
+            TaskPanic {
+                message: text.unwrap_or_default(),
+                location,
+                ..TaskPanic::default()
+            }
+        })
     })
 }
 

@@ -401,6 +401,7 @@ impl Core {
         if self.collect(readers) {
             return;
         }
+        self.callbacks.push(self.fill_vacancies(readers));
         let state = lock(&self.state);
         let mut audit = state
             .publisher

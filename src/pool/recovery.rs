@@ -24,6 +24,8 @@ use crate::sys::pidfd::Status;
 /// Deaths in a row, each without a result since the one before, after which the pool gives up; and one more for each of its workers, since
 /// all of them may rightly end at once.
 const FRUITLESS_MAX: u32 = 16;
+/// How long a pool goes on without any worker when none can be started.
+const VACANT_MAX: Duration = Duration::from_secs(5);
 /// Deaths further apart than this have nothing to do with each other.
 const FRUITLESS_WITHIN: Duration = Duration::from_secs(10);
 
@@ -136,7 +138,9 @@ impl Core {
                     let pid = self.crew.pid(worker);
                     let error = if overdue {
                         self.overdue_error(pid, worker, item)
-                    } else if let Some(panic) = self.crew.take_panic(worker, item) {
+                    } else if let Some(panic) =
+                        self.crew.take_panic(worker, Some((slot, generation)), item)
+                    {
                         Error::task_panicked(panic)
                     } else {
                         Error::worker_died(WorkerDeath {
@@ -224,7 +228,7 @@ impl Core {
         let was_ready = matches!(&seats.taken[worker], Seat::Taken { ready: true, .. });
         seats.taken[worker] = Seat::Empty;
         if seats.building && !was_ready && seats.failure.is_none() {
-            let panic = self.crew.take_panic(worker, 0);
+            let panic = self.crew.take_panic(worker, None, 0);
             seats.failure = Some(panic.map_or_else(|| not_ready(worker, end), init_panicked));
         }
         let recent = seats
@@ -257,11 +261,53 @@ impl Core {
         } else {
             match self.start(worker, record) {
                 Ok(()) => return Vec::new(),
-                Err(error) => error,
+                // a limit of the moment, perhaps; whoever waits for results tries again
+                Err(error) => return self.leave_vacant(error),
             }
         };
         self.crew.kill();
         self.fail_all_but_callbacks(Phase::Broken(reason.clone()), &reason)
+    }
+}
+
+impl Core {
+    /// A worker could not be replaced. The pool goes on without it, and gives up when it has had none at all for a while.
+    fn leave_vacant(&self, error: Error) -> Vec<Callback> {
+        let mut seats = lock(&self.crew.seats);
+        let since = *seats.vacant_since.get_or_insert_with(Instant::now);
+        let anybody = seats
+            .taken
+            .iter()
+            .any(|seat| matches!(seat, Seat::Taken { .. }));
+        drop(seats);
+        if anybody || since.elapsed() < VACANT_MAX {
+            return Vec::new();
+        }
+        self.crew.kill();
+        self.fail_all_but_callbacks(Phase::Broken(error.clone()), &error)
+    }
+
+    /// Tries to fill the places of workers that could not be replaced. The caller leads.
+    pub(super) fn fill_vacancies(self: &Arc<Self>, readers: &[Reader]) -> Vec<Callback> {
+        let vacant: Vec<usize> = {
+            let seats = lock(&self.crew.seats);
+            if seats.vacant_since.is_none() || seats.winding_up {
+                return Vec::new();
+            }
+            let empty = seats
+                .taken
+                .iter()
+                .enumerate()
+                .filter(|(_, seat)| matches!(seat, Seat::Empty));
+            empty.map(|(worker, _)| worker).collect()
+        };
+        for worker in vacant {
+            if let Err(error) = self.start(worker, readers[worker].head()) {
+                return self.leave_vacant(error);
+            }
+        }
+        lock(&self.crew.seats).vacant_since = None;
+        Vec::new()
     }
 }
 

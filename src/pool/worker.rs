@@ -39,13 +39,6 @@ pub(super) fn serve(arrival: Arrival) {
         bytes,
         descriptors,
     } = arrival;
-    let last = Arc::clone(&control);
-    catch_panics_of_this_thread(move |panic| {
-        last.send(
-            &Said::LastPanic(encode_panic_for_message(panic.clone())).to_bytes(),
-            &[],
-        );
-    });
     control.announce_overflow_of_this_thread(Said::OVERFLOW);
     let refused = |why: &str| control.send(&Said::InitRefused(why.to_owned()).to_bytes(), &[]);
     let Some(setup) = Setup::from_bytes(&bytes) else {
@@ -53,6 +46,12 @@ pub(super) fn serve(arrival: Arrival) {
     };
     let current = Arc::new(Current::new(setup.item_limit));
     let parent = FromParent::new(&control, &current);
+    let (running, last) = (Arc::clone(&current), Arc::clone(&control));
+    catch_panics_of_this_thread(move |panic| {
+        let (slot, generation) = running.task();
+        let panic = encode_panic_for_message(panic.clone());
+        last.send(&Said::LastPanic(slot, generation, panic).to_bytes(), &[]);
+    });
     let Some(fd) = descriptors.into_iter().next() else {
         return refused("no shared memory came with its setup");
     };

@@ -12,10 +12,15 @@ const PROTOCOL: u32 = 1;
 pub(crate) const MARKER: &CStr = c"MULTIPROC_WORKER";
 pub(crate) const MARKER_PREFIX: &[u8] = b"MULTIPROC_WORKER=";
 
+/// First byte of a message with which a child says why it cannot begin; the rest is text. No other message begins so.
+pub(crate) const REFUSAL: u8 = 0xff;
+
 /// Exit codes of a child that did not come to work.
 pub(crate) mod exit {
     /// The parent has gone.
     pub(crate) const PARENT_GONE: i32 = 120;
+    /// The worker could not begin; it has said why.
+    pub(crate) const REFUSED: i32 = 121;
     /// The marker is set, but this process was not started by a pool.
     pub(crate) const STALE_MARKER: i32 = 122;
     /// The hook did not find itself in the list of constructors.

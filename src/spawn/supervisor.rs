@@ -17,7 +17,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::error::{Error, ErrorKind, Result, signal_name};
-use crate::spawn::hello::{Hello, MARKER, Marker, Start, exit};
+use crate::spawn::hello::{Hello, MARKER, Marker, REFUSAL, Start, exit};
 use crate::spawn::hook;
 use crate::sys::fork;
 use crate::sys::pidfd::{self, Status};
@@ -59,6 +59,8 @@ struct Entry {
     hearing: Mutex<()>,
     pidfd: OnceLock<OwnedFd>,
     phase: Mutex<Phase>,
+    /// Why it could not begin, in its own words.
+    refusal: OnceLock<String>,
     events: Arc<dyn Events>,
 }
 
@@ -145,6 +147,7 @@ pub(crate) fn start(launch: Launch, events: Arc<dyn Events>) -> Result<Child> {
         control: ours,
         hearing: Mutex::new(()),
         pidfd: OnceLock::new(),
+        refusal: OnceLock::new(),
         phase: Mutex::new(Phase::Starting {
             launch,
             deadline: Instant::now() + HELLO_LIMIT,
@@ -325,7 +328,12 @@ impl Entry {
         }
         loop {
             match self.control.receive(false) {
-                Ok(Some(message)) => self.events.message(message),
+                Ok(Some(message)) => match message.bytes.split_first() {
+                    Some((&REFUSAL, why)) => {
+                        let _ = self.refusal.set(String::from_utf8_lossy(why).into_owned());
+                    }
+                    _ => self.events.message(message),
+                },
                 Ok(None) => return false,
                 Err(error) => return error.kind() == io::ErrorKind::WouldBlock,
             }
@@ -386,7 +394,13 @@ impl Entry {
         let status = reap(&mut process);
         drop(phase);
         self.hear_last_words();
-        self.events.ended(End::Ended(status));
+        self.events.ended(match self.refusal.get() {
+            Some(why) => {
+                let message = format!("cannot start a worker: it (pid {}) {why}", self.pid);
+                End::NeverStarted(Error::new(ErrorKind::Os, message))
+            }
+            None => End::Ended(status),
+        });
         true
     }
 

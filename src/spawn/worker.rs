@@ -4,7 +4,6 @@
 //! The hang-up of the control socket is the parent's death, whatever thread started us; and so is its pidfd, since a process that it forked
 //! may still hold the socket open.
 
-use std::any::type_name;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -18,7 +17,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::primitive::Flag;
 use crate::spawn::function::{Frame, Routine};
-use crate::spawn::hello::{Hello, Start, exit};
+use crate::spawn::hello::{Hello, REFUSAL, Start, exit};
 use crate::sys::socket::{Message, Socket};
 use crate::sys::{entry, pidfd, stack};
 
@@ -135,14 +134,15 @@ pub(crate) fn serve(control: OwnedFd, hook: usize, parent: i32) -> ! {
         entry::quit(exit::PARENT_GONE)
     };
     let Some(start) = Start::from_bytes(&message.bytes) else {
-        refuse("it was sent words it does not understand")
+        refuse(&socket, "it was sent words it does not understand")
     };
     let resolved = match start.entry.resolve::<Option<Arrival>>() {
         Ok(resolved) => resolved,
-        Err(why) => refuse(why),
+        Err(why) => refuse(&socket, &format!("cannot find its entry function: {why}")),
     };
-    let Ok(stir) = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK) else {
-        refuse("it has no descriptor left")
+    let stir = match EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK) {
+        Ok(stir) => stir,
+        Err(error) => refuse(&socket, &format!("cannot make an event: {error}")),
     };
     let (heard, alarm, done) = (Mutex::default(), OnceLock::new(), Flag::new());
     let control = Arc::new(Control {
@@ -173,7 +173,12 @@ pub(crate) fn serve(control: OwnedFd, hook: usize, parent: i32) -> ! {
             std::process::exit(if end.is_ok() { 0 } else { 101 })
         });
     if let Err(error) = started {
-        refuse(&format!("it could start no thread: {error}"));
+        refuse(
+            &control.socket,
+            &format!(
+                "cannot start its thread: {error}; is a limit of processes or threads reached (ulimit -u, pids.max)?"
+            ),
+        );
     }
     watch(&control, parent_process.as_ref());
     // the parent has gone: let the thread finish what it is in, but not for long
@@ -227,10 +232,9 @@ fn watch(control: &Control, parent: Option<&OwnedFd>) {
     }
 }
 
-fn refuse(why: &str) -> ! {
-    let text = format!(
-        "multiproc: a worker cannot start {}: {why} (exit 101)\n",
-        type_name::<Entry>()
-    );
-    entry::die(101, &text)
+/// Tells the parent why this process cannot work, and ends it.
+fn refuse(socket: &Socket, why: &str) -> ! {
+    let words: Vec<u8> = std::iter::once(REFUSAL).chain(why.bytes()).collect();
+    let _ = socket.send(&words, &[], false);
+    entry::quit(exit::REFUSED)
 }

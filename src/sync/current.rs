@@ -80,6 +80,13 @@ impl Current {
         }
     }
 
+    /// The task that is being run, or was run last.
+    pub(crate) fn task(&self) -> TaskName {
+        // ORDERING: Relaxed; asked by the running thread itself.
+        let task = self.task.load(Ordering::Relaxed);
+        ((task >> 32) as u32, task as u32)
+    }
+
     /// The next item of the same task begins; kept only if there is a limit for items.
     pub(crate) fn next_item(&self) {
         if self.limit.is_some() {

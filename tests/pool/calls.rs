@@ -565,3 +565,18 @@ fn a_pool_may_have_any_name() {
         assert_eq!(pool.apply(|x: u8| x, 7).unwrap(), 7);
     }
 }
+
+#[test]
+fn join_waits_for_callbacks() {
+    static DONE: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    let pool = Pool::with_workers(1).unwrap();
+    for x in 0..5 {
+        pool.apply_async(square, x).unwrap().on_done(|_| {
+            std::thread::sleep(Duration::from_millis(20));
+            DONE.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        });
+    }
+    pool.close();
+    pool.join().unwrap();
+    assert_eq!(DONE.load(std::sync::atomic::Ordering::SeqCst), 5);
+}

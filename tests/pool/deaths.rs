@@ -199,3 +199,85 @@ fn deeper(depth: u64) -> u64 {
     let frame = std::hint::black_box([depth; 128]);
     deeper(frame[127] + 1) + frame[0]
 }
+
+#[test]
+fn a_task_that_closes_every_descriptor_costs_its_worker_at_most() {
+    let pool = Pool::with_workers(1).unwrap();
+    let close = |()| {
+        for fd in 3..256 {
+            let _ = nix::unistd::close(fd);
+        }
+        // whatever takes the numbers is not what they were
+        let files: Vec<_> = (0..8)
+            .map(|_| std::fs::File::open("/dev/null").unwrap())
+            .collect();
+        Box::leak(Box::new(files));
+    };
+    let _ = pool.apply(close, ());
+    // the parent cannot be told any more; a worker is there again nevertheless
+    for x in 0..20 {
+        assert_eq!(pool.apply(square, x).unwrap(), x * x);
+    }
+    pool.close();
+    pool.join().unwrap();
+}
+
+#[test]
+fn a_panic_hook_of_the_task_leaves_the_message() {
+    let pool = Pool::with_workers(1).unwrap();
+    pool.apply(|()| std::panic::set_hook(Box::new(|_| ())), ())
+        .unwrap();
+    let error = pool
+        .apply(|x: u8| assert!(x > 7, "not so small"), 3)
+        .unwrap_err();
+    assert_eq!(error.panic().unwrap().message, "not so small", "{error}");
+}
+
+#[test]
+fn an_initialiser_that_panics_when_a_state_is_made_again_is_named() {
+    let path = std::env::temp_dir().join(format!("multiproc-again-{}", std::process::id()));
+    std::fs::write(&path, "here").unwrap();
+    let make =
+        |path: std::path::PathBuf| std::fs::read_to_string(path).expect("the file of the state");
+    let pool = Pool::builder()
+        .workers(1)
+        .init(make, path.clone())
+        .build()
+        .unwrap();
+    std::fs::remove_file(&path).unwrap();
+    let fail = |_: &mut String, x: u8| assert_ne!(x, 0, "zero");
+    let errors: Vec<_> = [0, 1]
+        .map(|x| pool.map_state(fail, [x]).unwrap_err().to_string())
+        .into();
+    assert!(
+        errors[0].contains("zero") && errors[1].contains("the initialiser panicked"),
+        "{errors:?}"
+    );
+    assert!(errors[1].contains("the file of the state"), "{errors:?}");
+}
+
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("the second");
+    }
+}
+
+fn panic_twice(x: u8) -> u8 {
+    let _bomb = Bomb;
+    assert!(x > 7, "the first");
+    x
+}
+
+#[test]
+fn a_panic_that_cannot_unwind_is_told_all_the_same() {
+    let pool = Pool::with_workers(1).unwrap();
+    let error = pool.apply(panic_twice, 0).unwrap_err();
+    let panic = error.panic().unwrap();
+    assert_eq!(
+        (error.kind(), panic.message.as_str()),
+        (ErrorKind::TaskPanicked, "the first")
+    );
+    assert_eq!(pool.apply(square, 3).unwrap(), 9);
+}

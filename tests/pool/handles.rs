@@ -303,3 +303,28 @@ fn workers_that_wait_for_a_free_record_are_called() {
             .unwrap();
     }
 }
+
+#[test]
+fn handles_that_come_home_leave_no_descriptor() {
+    let pool = Pool::with_workers(1).unwrap();
+    // those of this very pool's segments: other tests open and close theirs meanwhile
+    let mine = |length: u64| {
+        let files = std::fs::read_dir("/proc/self/fd")
+            .unwrap()
+            .filter_map(Result::ok);
+        files
+            .filter(|file| {
+                std::fs::metadata(file.path())
+                    .is_ok_and(|found| found.len() / 4096 == length / 4096)
+            })
+            .count()
+    };
+    let unusual = 7_777_777;
+    for _ in 0..50 {
+        let array = Array::<u8>::new(unusual).unwrap();
+        let back = pool.apply(|array: Array<u8>| array, array.clone()).unwrap();
+        back.set(0, 1).unwrap();
+        assert_eq!(array.get(0).unwrap(), 1);
+    }
+    assert!(mine(unusual as u64 + 256) <= 1);
+}

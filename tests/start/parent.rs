@@ -166,3 +166,52 @@ fn the_memory_of_a_worker_at_rest_is_small() {
     println!("a worker at rest: {rss} KiB resident, {private} KiB of them its own");
     assert!(private < 8 * 1024, "{private} KiB of private memory");
 }
+
+#[test]
+fn a_worker_that_cannot_be_replaced_now_is_replaced_later() {
+    if role().is_some() {
+        let pool = Pool::with_workers(2).unwrap();
+        let all = pool.worker_pids();
+        let mut files: Vec<std::fs::File> = Vec::new();
+        let mut fill =
+            || files.extend(std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()));
+        fill();
+        for _ in 0..2 {
+            let error = pool.apply(leave, 3).unwrap_err();
+            assert_eq!(error.kind(), multiproc::ErrorKind::WorkerDied, "{error}");
+        }
+        assert!(
+            pool.worker_pids().is_empty(),
+            "no descriptor was left to start one"
+        );
+        fill(); // what the ended workers had
+        // a task waits until there is a worker for it
+        let task = pool.apply_async(|x: u32| x + 1, 41).unwrap();
+        assert!(!task.wait_timeout(Duration::from_millis(100)));
+        drop(files);
+        println!("@{}", task.get().unwrap());
+        assert!(pool.worker_pids().iter().all(|pid| !all.contains(pid)));
+        return;
+    }
+    let test = "parent::a_worker_that_cannot_be_replaced_now_is_replaced_later";
+    let this = std::env::current_exe().unwrap();
+    let mut child = command(
+        "sh",
+        &[
+            "-c",
+            "ulimit -n 60; exec \"$0\" \"$@\"",
+            this.to_str().unwrap(),
+        ],
+        test,
+        "full",
+    );
+    let output = child.output().unwrap();
+    assert!(
+        String::from_utf8_lossy(&output.stdout).contains("@42"),
+        "{output:?}"
+    );
+}
+
+fn leave(code: i32) {
+    std::process::exit(code);
+}
