@@ -8,13 +8,14 @@
 //! | `result` | [`AsyncResult`] and the jobs behind it |
 //! | `callbacks` | the thread of `on_done` |
 //! | `parent`, `task`, `collect` | submit, wait, take in |
-//! | `crew`, `recovery` | the workers and their start; their deaths and replacement |
+//! | `crew`, `recovery`, `audit` | the workers and their start; their deaths and replacement; whether their memory makes sense |
 //! | `batch`, `memory` | results and payloads in the parent's hands |
 //! | `worker`, `call`, `input`, `output`, `panics` | the other side: the loop of a worker, one task inside it |
 //! | `board`, `wire`, `message`, `travel` | what the two sides share: memory, words in it, words over the socket, handles on their way |
 
 #![forbid(unsafe_code)]
 
+mod audit;
 mod batch;
 mod board;
 mod builder;

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::handle::Pin;
+use crate::pool::audit::Suspects;
 use crate::pool::batch::End;
 use crate::pool::callbacks::{Callback, Callbacks};
 use crate::pool::crew::Crew;
@@ -307,6 +308,7 @@ impl Core {
         is_done: impl Fn() -> bool,
     ) -> bool {
         let (mut spins, mut rescue) = (0, RESCUE_FIRST);
+        let mut suspects = Suspects::new();
         loop {
             if self.collect(&mut readers) {
                 (spins, rescue) = (0, RESCUE_FIRST);
@@ -344,6 +346,7 @@ impl Core {
             if start.elapsed() >= rescue {
                 rescue = (rescue * 2).min(RESCUE_LONGEST);
                 self.rescue();
+                self.audit(&readers, &mut suspects);
             }
             spins = SPINS / 2;
         }

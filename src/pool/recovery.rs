@@ -19,6 +19,7 @@ use crate::ring::record::Reader;
 use crate::ring::slot::State as SlotState;
 use crate::spawn::supervisor::End;
 use crate::sync::park;
+use crate::sync::words::Switch;
 use crate::sys::pidfd::Status;
 
 /// Deaths in a row, each without a result since the one before, after which the pool gives up.
@@ -198,7 +199,9 @@ impl Core {
         if seats.building && !was_ready && seats.failure.is_none() {
             seats.failure = Some(not_ready(worker, end));
         }
-        let retired = matches!(end, End::Ended(Status::Exited(0))) && was_ready;
+        // a switch that somebody else turned on ends each new worker at once
+        let told_to = seats.winding_up || !Switch(self.memory.board.stop()).is_on();
+        let retired = matches!(end, End::Ended(Status::Exited(0))) && was_ready && told_to;
         let recent = seats
             .last_death
             .is_some_and(|last| last.elapsed() < FRUITLESS_WITHIN);

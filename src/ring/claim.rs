@@ -104,6 +104,17 @@ impl Publisher {
         self.is_dead(tasks, self.written[at])
     }
 
+    /// Whether the ring can be as this process and honest claimers left it.
+    pub(crate) fn is_intact(&self, tasks: Tasks<'_>) -> bool {
+        // ORDERING: Relaxed; the cells are this process's own, and of the head only the value is looked at.
+        tasks.head.load(Ordering::Relaxed) <= self.tail
+            && tasks
+                .cells
+                .iter()
+                .zip(&self.written)
+                .all(|(cell, hint)| cell.load(Ordering::Relaxed) == hint.map_or(0, Hint::pack))
+    }
+
     /// Notes that the task in `slot` is over: accepted, lost or cancelled.
     pub(crate) fn retire(&mut self, slot: u32) {
         self.slots[slot as usize].1 = false;

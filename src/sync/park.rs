@@ -96,6 +96,12 @@ pub(crate) fn wake_one(mask: &[AtomicU64], worker: usize, word: &AtomicU32) {
     }
 }
 
+/// Whether `worker` sleeps or is about to. What it published before is seen after a yes.
+pub(crate) fn is_asleep(mask: &[AtomicU64], worker: usize) -> bool {
+    // ORDERING: Acquire pairs with the setting of the bit.
+    mask[worker / 64].load(Ordering::Acquire) & 1 << (worker % 64) != 0
+}
+
 /// Whether any worker sleeps.
 pub(crate) fn anyone_sleeps(mask: &[AtomicU64]) -> bool {
     // ORDERING: Relaxed: a guess that only decides whether to try a wake.

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod again;
+mod broken;
 mod calls;
 mod deaths;
 mod ends;
