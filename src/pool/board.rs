@@ -292,6 +292,12 @@ impl Board {
         })
     }
 
+    /// Whether somebody wrote all of the `len` bytes from `span` of `arena` on. A length that a worker only says may be more than the
+    /// machine has.
+    pub(super) fn is_there(&self, arena: &Arena, span: Span, len: usize) -> bool {
+        memfd::is_there(self.fd(), arena.at + span.bytes().start as u64, len as u64)
+    }
+
     /// Makes memory exist behind `span` of `arena`.
     fn reserve(&self, arena: &Arena, span: Span) -> std::io::Result<()> {
         // WHY NOT leave it to the kernel: it would hand out page after page and then end some process
@@ -315,11 +321,6 @@ impl Board {
     /// Wakes all workers that sleep, whatever the mask says.
     pub(super) fn rouse(&self) {
         self.lines.iter().for_each(|line| park::rouse(&line.park));
-    }
-
-    /// Bytes of one arena.
-    pub(super) fn arena_len(&self) -> usize {
-        self.shape.granules as usize * GRANULE
     }
 
     /// Takes room for `len` bytes out of `arena`; by its owner alone.

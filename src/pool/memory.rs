@@ -99,6 +99,9 @@ impl Memory {
             arena.table.release(span);
             return Some(Bytes::Owned(bytes.into_boxed_slice()));
         }
+        if !self.board.is_there(arena, span, len) {
+            return None;
+        }
         lock(&self.held[worker]).insert(span.first, span.count);
         Some(Bytes::Span(
             Collected {
@@ -114,6 +117,13 @@ impl Memory {
     pub(super) fn salvage(&self, worker: usize, granule: u32, at: usize, to: &mut [u8]) -> bool {
         let start = granule as usize * GRANULE + at;
         self.results[worker].data.read(start, to).is_ok()
+    }
+
+    /// Whether a dead worker can have left `len` bytes of results from `granule` on.
+    pub(super) fn has_left(&self, worker: usize, granule: u32, len: usize) -> bool {
+        let arena = &self.results[worker];
+        let span = Span::checked(u64::from(granule), len as u64, arena.table.granules());
+        span.is_some_and(|span| self.board.is_there(arena, span, len))
     }
 
     /// Frees what a dead worker had taken and not published.
@@ -220,5 +230,25 @@ impl Bytes {
             }
         }
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_result_that_nobody_wrote_is_not_believed() {
+        let memory = Memory::new(Board::create(1, 16).unwrap()).unwrap();
+        let arena = memory.board.arena(0).unwrap();
+        let most = (arena.table.granules() * GRANULE) as u64;
+        for len in [COPY_MAX as u64 + 1, 1 << 30, most] {
+            assert!(memory.collect(0, 0, len).is_none(), "{len}");
+            assert!(!memory.has_left(0, 0, len as usize));
+        }
+        arena.data.write(0, &vec![7; 100_001]).unwrap();
+        assert!(memory.has_left(0, 0, 100_001));
+        assert!(memory.collect(0, 0, 100_001).is_some());
+        assert!(memory.collect(0, 0, most).is_none());
     }
 }

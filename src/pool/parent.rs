@@ -23,7 +23,7 @@ use crate::primitive::{Counter, Signal, spin_loop};
 use crate::ring::claim::Publisher;
 use crate::ring::record::Reader;
 use crate::sync::park;
-use crate::sync::words::Names;
+use crate::sync::words::{Bits, Names};
 use crate::sys::clock::Wait;
 
 /// The heart of a pool in its parent process.
@@ -414,8 +414,17 @@ impl Core {
         }
         drop(state);
         match audit {
-            Ok(0) => {}
-            Ok(_) => board.rouse(),
+            Ok(found) => {
+                // a result may lie in a slot whose worker's bit is gone, or comes in a moment
+                for owner in found.done {
+                    if usize::from(owner) < board.workers() {
+                        Bits(board.overflow()).set(usize::from(owner));
+                    }
+                }
+                if found.ready > 0 {
+                    board.rouse();
+                }
+            }
             Err(what) => {
                 let message = format!(
                     "the shared memory of pool \"{}\" was spoilt: {what}; a task wrote where it should not, or a process that has no \

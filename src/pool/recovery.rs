@@ -201,9 +201,7 @@ impl Core {
                 (len, Layout::Entries)
             }
         };
-        if len > self.memory.board.arena_len() {
-            return None;
-        }
+        self.memory.has_left(worker, granule, len).then_some(())?;
         let mut bytes = vec![0; len];
         read(0, &mut bytes).then_some(())?;
         Some(Report {

@@ -59,8 +59,15 @@ struct Known {
     generation: u32,
     /// Its task has been published and is not over.
     outstanding: bool,
-    /// Where its hint lies in the ring.
-    position: u64,
+}
+
+/// What an audit found in good order.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Audit {
+    /// How many tasks wait for a claim.
+    pub(crate) ready: usize,
+    /// Workers that left a result in a slot.
+    pub(crate) done: Vec<u16>,
 }
 
 /// The cell at the tail still holds a live hint: somebody must claim first.
@@ -91,7 +98,6 @@ impl Publisher {
         *known = Known {
             generation,
             outstanding: true,
-            position: self.tail,
         };
         let ready = Truth {
             generation,
@@ -144,20 +150,24 @@ impl Publisher {
         running.collect()
     }
 
-    /// Whether the shared words agree with what this process wrote into them, and how many tasks are READY. Asked when nothing moves: a
-    /// process that writes wild may have spoilt a word without which a task would wait for ever. The error says which.
+    /// Whether the shared words agree with what this process wrote into them. Asked when nothing moves: a process that writes wild may have
+    /// spoilt a word without which a task would wait for ever. The error says which.
     ///
     /// Slots that `is_delayed` names are not in the ring.
     pub(crate) fn audit(
         &self,
         tasks: Tasks<'_>,
         is_delayed: impl Fn(u32) -> bool,
-    ) -> Result<usize, &'static str> {
-        // ORDERING: Relaxed; whoever raised it wrote no more than this process had published before.
+    ) -> Result<Audit, &'static str> {
+        // ORDERING: Relaxed; the cells are this process's own, and of the head only the value is looked at.
         if tasks.head.load(Ordering::Relaxed) > self.tail {
             return Err("the head of the ring lies beyond its tail");
         }
-        let mut ready = 0;
+        let mut cells = tasks.cells.iter().zip(&self.written);
+        if cells.any(|(cell, hint)| cell.load(Ordering::Relaxed) != hint.map_or(0, Hint::pack)) {
+            return Err("a cell of the ring holds another hint than was put there");
+        }
+        let mut found = Audit::default();
         for (slot, known) in self
             .slots
             .iter()
@@ -172,25 +182,15 @@ impl Publisher {
                 return Err("a slot is of another generation than its task");
             }
             match truth.state {
-                State::Ready => {
-                    let hint = Hint::new(
-                        turn(known.position, tasks.log2()),
-                        slot as u32,
-                        known.generation,
-                    );
-                    // ORDERING: Relaxed; this process wrote it.
-                    if tasks.cell(known.position).load(Ordering::Relaxed) != hint.pack() {
-                        return Err("the hint of a waiting task is not in the ring");
-                    }
-                    ready += 1;
-                }
+                State::Ready => found.ready += 1,
                 State::Running => {}
-                State::Done | State::Free | State::Cancelled | State::Broken => {
+                State::Done => found.done.push(truth.owner),
+                State::Free | State::Cancelled | State::Broken => {
                     return Err("the word of an outstanding task makes no sense");
                 }
             }
         }
-        Ok(ready)
+        Ok(found)
     }
 
     /// Whether `hint`, as a record or cell carries it, means the outstanding task of its slot.
@@ -439,7 +439,8 @@ mod tests {
         }
         let mut claimer = Claimer::new(tasks, 5);
         claimer.claim(tasks).unwrap();
-        let audit = |publisher: &Publisher| publisher.audit(tasks, |_| false);
+        let audit =
+            |publisher: &Publisher| publisher.audit(tasks, |_| false).map(|found| found.ready);
         assert_eq!(audit(&publisher), Ok(2));
         let spoil = |word: &AtomicU64, with: u64| {
             let old = word.swap(with, Ordering::Relaxed);
@@ -456,15 +457,23 @@ mod tests {
             assert!(spoil(word, good ^ 4 << 16).is_err(), "state");
         }
         assert_eq!(publisher.running(tasks), [(0, 1, 5)]);
-        assert!(spoil(&memory.cells[1], 0).is_err());
+        for cell in &memory.cells {
+            assert!(spoil(cell, 77 << 40).is_err());
+        }
+        let ready = |delayed: Option<u32>| {
+            publisher
+                .audit(tasks, |slot| Some(slot) == delayed)
+                .map(|found| found.ready)
+        };
+        assert_eq!(ready(Some(1)), Ok(1));
+        memory.slots[0].finish(1, 5);
         assert_eq!(
-            spoil(&memory.cells[0], 0),
-            Ok(2),
-            "the hint of a claimed task is needed no more"
+            publisher.audit(tasks, |_| false),
+            Ok(Audit {
+                ready: 2,
+                done: vec![5]
+            })
         );
-        assert_eq!(publisher.audit(tasks, |slot| slot == 0), Ok(2));
-        publisher.retire(0);
-        assert_eq!(publisher.audit(tasks, |_| false), Ok(2));
     }
 
     #[test]

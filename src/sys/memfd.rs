@@ -65,3 +65,13 @@ pub(crate) fn punch(fd: BorrowedFd<'_>, offset: u64, len: u64) -> io::Result<()>
         len.cast_signed(),
     )?)
 }
+
+/// Whether all of `offset..offset + len` was written once: no page of it is still to be made.
+pub(crate) fn is_there(fd: BorrowedFd<'_>, offset: u64, len: u64) -> bool {
+    let Some(end) = offset.checked_add(len) else {
+        return false;
+    };
+    // the descriptor's own offset moves; nobody reads or writes by it
+    let hole = nix::unistd::lseek(fd, offset.cast_signed(), nix::unistd::Whence::SeekHole);
+    hole.is_ok_and(|hole| hole.cast_unsigned() >= end)
+}

@@ -4,6 +4,7 @@
 #![allow(clippy::exit, reason = "that a task may do it is tried")]
 
 mod again;
+mod broken;
 mod calls;
 mod deaths;
 mod ending;
