@@ -388,3 +388,12 @@ impl<'de, T: Pod> Deserialize<'de> for FrozenArray<T> {
         Self::from_hold(hold, shape).map_err(handle::failed)
     }
 }
+
+impl<'a, T: Pod> IntoIterator for &'a FrozenArray<T> {
+    type Item = &'a T;
+    type IntoIter = std::slice::Iter<'a, T>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}

@@ -43,6 +43,34 @@
 //! | to know what went wrong | [`Error::kind`], [`Error::panic`], [`Error::death`] |
 //! | no code before `main` | `default-features = false` and [`init`] |
 //!
+//! # A struct of one's own
+//!
+//! What lies in shared memory is [`Pod`]: plain bytes. Its derive names the crate it comes from:
+//!
+//! ```
+//! use multiproc::{Pod, Value, Zeroable};
+//!
+//! #[derive(Clone, Copy, Pod, Zeroable)]
+//! #[bytemuck(crate = "multiproc::bytemuck")]
+//! #[repr(C)]
+//! struct Point {
+//!     x: f32,
+//!     y: f32,
+//! }
+//!
+//! # fn main() -> multiproc::Result<()> {
+//! let point = Value::new(Point { x: 1.0, y: 2.0 })?;
+//! point.update(|p| p.x += 1.0)?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Errors and `?`
+//!
+//! Calls return [`Error`], which any error type accepts, and which travels: a task may return [`Result`]. Only `lock` and its kin return
+//! a [`LockError`], since it may hold the guard; in a function whose error is not [`Error`], write `.lock().map_err(multiproc::Error::from)?`.
+//! Errors of others often do not travel: `map_err(|error| error.to_string())`.
+//!
 //! # How it is built
 //!
 //! Floors, one way down; a file uses its own folder and the floors below.
@@ -109,7 +137,8 @@ pub mod lock {
 /// Becomes a worker if this process was started as one by a pool of this program; otherwise returns at once.
 ///
 /// Not needed with the feature `auto`, which is on by default. Without it, call it as the first statement of `main`: a worker never
-/// returns from here.
+/// returns from here, and whatever stands before it is run again in each worker. Tests run by `cargo test` have no `main` of their own, so
+/// they need the feature.
 pub fn init() {
     spawn::hook::init();
 }

@@ -83,7 +83,7 @@ fn what_was_written_reads_back() {
     let contents = Parsed::new(golden()).contents("it", 4096).unwrap();
     assert_eq!(contents.shape, Shape::of::<f64>(Kind::Array, 3, 1).unwrap());
     assert_eq!((contents.data_at, contents.total), (256, 280));
-    assert_eq!(contents.shape.to_string(), "an array of 3 <f8");
+    assert_eq!(contents.shape.to_string(), "an array of 3 f64 (<f8)");
 }
 
 #[test]
@@ -118,7 +118,16 @@ fn types_are_named_as_numpy_names_them() {
         Fingerprint::of::<[f32; 4]>(),
     ]
     .map(|fingerprint| fingerprint.to_string());
-    assert_eq!(names, ["<f8", "<i4", "|u1", "<u8", "V16"]);
+    assert_eq!(
+        names,
+        [
+            "f64 (<f8)",
+            "i32 (<i4)",
+            "u8 (|u1)",
+            "u64 (<u8)",
+            "a type of 16 bytes"
+        ]
+    );
     assert_ne!(Fingerprint::of::<[f32; 4]>(), Fingerprint::of::<[u64; 2]>());
     assert_ne!(Fingerprint::of::<i64>(), Fingerprint::of::<u64>());
 }

@@ -99,7 +99,24 @@ impl fmt::Display for Fingerprint {
             .map(|byte| char::from(*byte))
             .map(|c| if c.is_ascii_graphic() { c } else { '?' })
             .collect();
-        f.write_str(&text)
+        // in words of Rust, with numpy's beside them
+        let rust = match text.as_str() {
+            "<f4" => "f32",
+            "<f8" => "f64",
+            "|i1" => "i8",
+            "<i2" => "i16",
+            "<i4" => "i32",
+            "<i8" => "i64",
+            "|u1" => "u8",
+            "<u2" => "u16",
+            "<u4" => "u32",
+            "<u8" => "u64",
+            other => match other.strip_prefix('V') {
+                Some(size) => return write!(f, "a type of {size} bytes"),
+                None => return f.write_str(other),
+            },
+        };
+        write!(f, "{rust} ({text})")
     }
 }
 

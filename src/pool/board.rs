@@ -145,7 +145,17 @@ impl Board {
                 granules /= 2;
                 continue;
             };
-            let fd = memfd::create("multiproc-pool", plan.len as u64).map_err(refused)?;
+            let fd = match memfd::create("multiproc-pool", plan.len as u64) {
+                Ok(fd) => fd,
+                // a limit on the size of files (ulimit -f)
+                Err(error)
+                    if error.kind() == std::io::ErrorKind::FileTooLarge && granules > 1 << 14 =>
+                {
+                    granules /= 2;
+                    continue;
+                }
+                Err(error) => return Err(refused(error)),
+            };
             match Mapping::writable(fd.as_fd(), plan.len) {
                 Ok(mapping) => {
                     memfd::reserve(

@@ -100,6 +100,9 @@ impl<S> Builder<S> {
     }
 
     /// Sets how often an item is run again after the worker that ran it died; 0 by default, since it may have had effects.
+    ///
+    /// However many are allowed, a pool gives up ([`WorkersKeepDying`](ErrorKind::WorkersKeepDying)) when 16 workers and one more for each of
+    /// its own have died in a row without any item coming to an end.
     pub fn retries(mut self, times: u32) -> Self {
         self.retries = times;
         self

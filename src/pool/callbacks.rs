@@ -92,10 +92,11 @@ impl Callbacks {
                 state.busy = true;
                 return Ok(Some(callback));
             }
-            if state.over {
+            if state.over && state.expected == 0 {
+                state.thread = None; // another starts it anew, for a result that is there
                 return Err(());
             }
-            if state.expected > 0 {
+            if state.expected > 0 && !state.over {
                 return Ok(None);
             }
             state = self

@@ -59,6 +59,28 @@ impl Input {
         value
     }
 
+    /// Whether so many arguments can lie where the task says. A head that was spoilt would have a worker count for hours.
+    pub(super) fn check<A: 'static>(&self, task: &wire::Task) -> Result<(), String> {
+        let room = match task.place {
+            Place::Inline => ARGUMENTS_INLINE,
+            Place::Granule(first) => {
+                let start = first as usize * GRANULE;
+                self.shared.len().saturating_sub(start)
+            }
+        };
+        let least = if task.plain {
+            codec::number_size::<A>()
+        } else {
+            None
+        };
+        let least = u64::from(task.items) * least.unwrap_or(8) as u64;
+        if task.skip <= task.items && least <= task.len && task.len <= room as u64 {
+            Ok(())
+        } else {
+            Err("the head of the task makes no sense".to_owned())
+        }
+    }
+
     /// The one argument.
     pub(super) fn only<A: Argument>(&mut self, task: &wire::Task) -> Result<A, String> {
         self.decode(task, 0, task.len)
@@ -109,5 +131,65 @@ pub(super) fn reusable(buffer: Vec<u8>) -> Vec<u8> {
         buffer
     } else {
         Vec::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::{Error, ErrorKind, Result};
+    use crate::handle::SegmentId;
+    use crate::spawn::function::Reference;
+    use crate::sys::map;
+
+    struct Nowhere;
+    impl Source for Nowhere {
+        fn descriptor(&self, _: SegmentId) -> Result<std::os::fd::OwnedFd> {
+            Err(Error::new(ErrorKind::Gone, "nowhere"))
+        }
+    }
+
+    #[test]
+    fn a_task_that_cannot_be_is_refused_before_its_items_are_counted() {
+        let input = Input {
+            shared: crate::mem::place::region_of(map::private(2 * GRANULE).unwrap()),
+            source: Arc::new(Nowhere),
+            inline: [0; ARGUMENTS_INLINE],
+            buffer: Vec::new(),
+            cursor: 0,
+        };
+        let good = wire::Task {
+            items: 8,
+            skip: 8,
+            function: Reference::from_words([0; 2]),
+            len: 64,
+            plain: true,
+            place: Place::Inline,
+            context: None,
+        };
+        let spoilt = [
+            wire::Task { skip: 9, ..good },
+            wire::Task {
+                items: u32::MAX,
+                ..good
+            },
+            wire::Task { len: 65, ..good },
+            wire::Task {
+                plain: false,
+                items: 9,
+                ..good
+            },
+            wire::Task {
+                len: 4097,
+                place: Place::Granule(1),
+                ..good
+            },
+            wire::Task {
+                place: Place::Granule(u32::MAX),
+                ..good
+            },
+        ];
+        assert!(input.check::<u64>(&good).is_ok());
+        assert!(spoilt.iter().all(|task| input.check::<u64>(task).is_err()));
     }
 }

@@ -469,6 +469,8 @@ impl<A: Travels, R: Travels, I: Iterator<Item = A>> Iterator for Imap<'_, R, I> 
             return self.feed.failed.take().map(Err);
         };
         if !self.feed.core.wait(Wait::Forever, || job.is_done()) {
+            self.feed.function = None;
+            self.pending.clear();
             return self.feed.core.check_ours().err().map(Err);
         }
         take_values(&job, &mut self.values);
@@ -515,6 +517,9 @@ impl<A: Travels, R: Travels, I: Iterator<Item = A>> Iterator for ImapUnordered<'
             .core
             .wait(Wait::Forever, || !self.arrivals.is_empty())
         {
+            // inherited by fork: nothing comes
+            self.feed.function = None;
+            self.pending.clear();
             return self.feed.core.check_ours().err().map(Err);
         }
         let job = self

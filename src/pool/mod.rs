@@ -158,6 +158,9 @@ impl<S> Pool<S> {
 
     /// Calls `f(argument)` in a worker and waits for its result. One round trip is about a microsecond if a worker is awake.
     ///
+    /// `f` takes one argument: for several take a tuple, `pool.apply(|(a, b): (u32, u32)| a + b, (1, 2))`; for none take `()`,
+    /// `pool.apply(|()| 5, ())`.
+    ///
     /// # Errors
     ///
     /// As [`apply_async`](Pool::apply_async) and [`AsyncResult::get`].
@@ -305,7 +308,8 @@ impl<S> Pool<S> {
     /// Calls `f` with every item and yields the results in order, each as soon as it and those before it are there.
     ///
     /// Items are taken only while a bounded number is under way, so the iterator may be endless and its results larger than memory. An item
-    /// that fails yields its error in its place, and the iteration goes on. An error of submission is yielded last.
+    /// that fails yields its error in its place, and the iteration goes on. An error of submission is yielded last. One item travels at a
+    /// time unless [`chunk_size`](Pool::chunk_size) says otherwise.
     pub fn imap<A: Travels, R: Travels, I>(
         &self,
         f: fn(A) -> R,
@@ -350,6 +354,10 @@ impl<S> Pool<S> {
         let mut state = lock(&self.core.state);
         if matches!(state.phase, Phase::Open) {
             state.phase = Phase::Closed;
+        }
+        drop(state);
+        if self.core.is_ours() {
+            self.core.tell_all(); // who waits for a place in the queue waits in vain
         }
     }
 

@@ -176,6 +176,7 @@ pub(super) fn run_many<A: Argument, R: Serialize + 'static>(
     output: &mut Output,
     function: &mut impl FnMut(A) -> R,
 ) -> Result<(), String> {
+    input.check::<A>(task)?;
     for _ in 0..task.skip {
         input.step::<A>(task)?;
     }

@@ -266,6 +266,7 @@ impl Core {
             self.crew.end_task(usize::from(owner), slot, generation);
         }
         self.callbacks.push(callbacks);
+        self.memory.board.doorbell().call();
         self.tell_followers();
         any
     }
@@ -359,6 +360,12 @@ impl Core {
             }
             spins = SPINS / 2;
         }
+    }
+
+    /// Has every waiting thread look again.
+    pub(super) fn tell_all(&self) {
+        self.memory.board.doorbell().call();
+        self.tell_followers();
     }
 
     pub(super) fn tell_followers(&self) {

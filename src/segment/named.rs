@@ -318,7 +318,13 @@ fn take_over(name: &str, watched: &mut Watched) -> Result<Found> {
         (None, _) if facts.len > 0 => {
             return Ok(Found::Alive("a file that is no segment has that name"));
         }
-        (None, _) | (_, Some(Stage::Unborn)) => !watched.is_abandoned(facts.file),
+        (None, _) | (_, Some(Stage::Unborn)) if watched.is_abandoned(facts.file) => {
+            // all zero: left by a creator that was killed at once, or in use by a program that knows nothing of us
+            if shm::is_mapped_by_somebody(name) {
+                return Ok(Found::Alive("another program has that name in use"));
+            }
+            false
+        }
         (_, Some(Stage::Born(creator))) => is_alive(creator),
         (Some(header), Some(Stage::Ready)) => {
             if header.is_kept() {
@@ -326,7 +332,8 @@ fn take_over(name: &str, watched: &mut Watched) -> Result<Found> {
             }
             false
         }
-        (Some(_), None) => true,
+        // being made, or about to be
+        (None, _) | (Some(_), None | Some(Stage::Unborn)) => true,
     };
     if may_live {
         return Ok(Found::Unclear);

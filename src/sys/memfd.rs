@@ -9,6 +9,12 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 /// A new memory file of `len` bytes, all zero, that can neither shrink nor grow. No page of it exists before it is touched or
 /// [`reserve`]d.
 pub(crate) fn create(name: &str, len: u64) -> io::Result<OwnedFd> {
+    // beyond the limit the kernel would not say no but send a signal that ends the process
+    if nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_FSIZE)
+        .is_ok_and(|(limit, _)| len > limit)
+    {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
     let name = std::ffi::CString::new(name)?;
     let fd = memfd_create(&*name, MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
     let len = i64::try_from(len).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;

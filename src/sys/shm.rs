@@ -126,3 +126,15 @@ pub(crate) fn take_stdin() -> io::Result<StdinTaken> {
     let null = nix::fcntl::open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())?;
     Ok(StdinTaken(Some(null)))
 }
+
+/// Whether any process of this user has the shared memory of that name mapped. Reads the maps of every process: for rare cases only.
+pub(crate) fn is_mapped_by_somebody(name: &str) -> bool {
+    let path = format!("/dev/shm/{name}");
+    let Ok(processes) = std::fs::read_dir("/proc") else {
+        return false;
+    };
+    processes.filter_map(Result::ok).any(|process| {
+        let maps = std::fs::read_to_string(process.path().join("maps")).unwrap_or_default();
+        maps.lines().any(|line| line.ends_with(&path))
+    })
+}

@@ -15,7 +15,7 @@ fn scribble(byte: u8, range: std::ops::Range<usize>) {
     let first: *mut u8 = std::ptr::with_exposed_provenance_mut(start);
     for at in range {
         // SAFETY: none; the board is longer than that, and this is the crime that others must survive.
-        unsafe { first.add(at).write_volatile(byte) };
+        unsafe { first.wrapping_add(at).write_volatile(byte) };
     }
 }
 

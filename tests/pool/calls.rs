@@ -580,3 +580,20 @@ fn join_waits_for_callbacks() {
     pool.join().unwrap();
     assert_eq!(DONE.load(std::sync::atomic::Ordering::SeqCst), 5);
 }
+
+#[test]
+fn a_callback_on_a_result_that_outlived_its_pool_runs() {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let pool = Pool::with_workers(1).unwrap();
+    let first = sender.clone();
+    pool.apply_async(square, 2)
+        .unwrap()
+        .on_done(move |result| first.send(*result.as_ref().unwrap()).unwrap());
+    let task = pool.apply_async(square, 3).unwrap();
+    task.wait();
+    drop(pool);
+    task.on_done(move |result| sender.send(*result.as_ref().unwrap()).unwrap());
+    let mut found = [(); 2].map(|()| receiver.recv_timeout(Duration::from_secs(20)).unwrap());
+    found.sort_unstable();
+    assert_eq!(found, [4, 9]);
+}

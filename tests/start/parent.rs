@@ -215,3 +215,34 @@ fn a_worker_that_cannot_be_replaced_now_is_replaced_later() {
 fn leave(code: i32) {
     std::process::exit(code);
 }
+
+#[test]
+fn a_limit_on_the_size_of_files_is_no_signal() {
+    if role().is_some() {
+        println!(
+            "@{:?}",
+            Pool::with_workers(1)
+                .and_then(|pool| pool.apply(|x: u32| x + 1, 41))
+                .map_err(|error| error.kind())
+        );
+        return;
+    }
+    let test = "parent::a_limit_on_the_size_of_files_is_no_signal";
+    let this = std::env::current_exe().unwrap();
+    // in blocks of 512 or 1024 bytes: enough for small arenas, and for nothing
+    for (limit, expected) in [("2000000", "@Ok(42)"), ("10", "@Err(OutOfMemory)")] {
+        let limited = format!("ulimit -f {limit}; exec \"$0\" \"$@\"");
+        let output = command(
+            "sh",
+            &["-c", &limited, this.to_str().unwrap()],
+            test,
+            "limited",
+        )
+        .output()
+        .unwrap();
+        assert!(
+            String::from_utf8_lossy(&output.stdout).contains(expected),
+            "{limit}: {output:?}"
+        );
+    }
+}

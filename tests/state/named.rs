@@ -147,14 +147,22 @@ fn a_wrong_type_is_an_error_that_names_both() {
     let _value = Value::create(&name, 1.0f64).unwrap();
     let error = Value::<u64>::open(&name).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::TypeMismatch);
-    assert_eq!(error.mismatch(), Some(("a value of <u8", "a value of <f8")));
+    assert_eq!(
+        error.mismatch(),
+        Some(("a value of u64 (<u8)", "a value of f64 (<f8)"))
+    );
     let error = Array::<f64>::open(&name).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::TypeMismatch, "{error}");
     let error = Value::<f64, RawSyncMutex>::open_with_lock(&name).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::TypeMismatch, "{error}");
     assert!(error.to_string().contains("raw_sync"), "{error}");
     let error = Value::<[u32; 2]>::open(&name).unwrap_err();
-    assert!(error.to_string().contains("V8 (aligned to 4)"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains("a type of 8 bytes (aligned to 4)"),
+        "{error}"
+    );
     let error = Value::<f64>::open_or_create(&name, || 0.0).map(drop);
     assert!(error.is_ok());
 }
@@ -167,7 +175,7 @@ fn the_length_of_an_array_is_part_of_open_or_create_only() {
     let error = Array::<u32>::open_or_create(&name, 6).unwrap_err();
     assert_eq!(
         error.mismatch(),
-        Some(("an array of 6 <u4", "an array of 5 <u4"))
+        Some(("an array of 6 u32 (<u4)", "an array of 5 u32 (<u4)"))
     );
     assert_eq!(Array::<u32>::open_or_create(&name, 5).unwrap().len(), 5);
     drop(array);
