@@ -12,6 +12,8 @@ mod ends;
 mod forked;
 mod handles;
 mod large;
+mod results;
+mod seeds;
 mod steps;
 mod storm;
 mod wild;
