@@ -39,6 +39,7 @@
 //! | a number or struct that several processes change | [`Value`] |
 //! | a large array that several processes read or change | [`Array`]; read only, without a lock: [`FrozenArray`] |
 //! | to share with a program that is not my child | [`Value::create`], [`Array::create`] and their `open`, by name |
+//! | to remove what killed processes left in `/dev/shm` | [`sweep`] |
 //! | another lock than the robust one | the lock parameter and [`lock`] |
 //! | to know what went wrong | [`Error::kind`], [`Error::panic`], [`Error::death`] |
 //! | no code before `main` | `default-features = false` and [`init`] |
@@ -141,6 +142,36 @@ pub mod lock {
 /// they need the feature.
 pub fn init() {
     spawn::hook::init();
+}
+
+/// Removes the named values and arrays that no process holds any more, and returns their names.
+///
+/// Processes that were killed leave theirs behind, until somebody creates one of the same name. What
+/// [`persist`](Value::persist) keeps stays, and so does whatever is held, being made, or not made by this crate. Reads each file's first page.
+///
+/// # Errors
+///
+/// [`Os`](ErrorKind::Os) or [`PermissionDenied`](ErrorKind::PermissionDenied) if `/dev/shm` cannot be read.
+pub fn sweep() -> Result<Vec<String>> {
+    segment::sweep::sweep(|_| true)
+}
+
+/// As [`sweep`], for names that `wanted` accepts: those of one's own programs.
+///
+/// # Errors
+///
+/// As [`sweep`].
+///
+/// # Examples
+///
+/// ```
+/// for name in multiproc::sweep_matching(|name| name.starts_with("my-service-"))? {
+///     println!("removed {name}");
+/// }
+/// # Ok::<(), multiproc::Error>(())
+/// ```
+pub fn sweep_matching(wanted: impl Fn(&str) -> bool) -> Result<Vec<String>> {
+    segment::sweep::sweep(wanted)
 }
 
 #[cfg(doctest)]

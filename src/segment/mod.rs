@@ -13,6 +13,7 @@ pub(crate) mod classes;
 pub(crate) mod named;
 pub(crate) mod registry;
 pub(crate) mod slab;
+pub(crate) mod sweep;
 
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -55,7 +55,7 @@ unsafe impl Send for Mapped {}
 unsafe impl Sync for Mapped {}
 
 /// Whether `name` may be the name of a segment.
-fn check_name(name: &str) -> Result<()> {
+pub(super) fn check_name(name: &str) -> Result<()> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     let fits = (1..=200).contains(&name.len()) && name.bytes().all(allowed);
     if fits && name != "." && name != ".." {
@@ -279,9 +279,15 @@ fn lease_in_time(fd: &OwnedFd, object: &str) -> Result<bool> {
     }
 }
 
+/// What the file of that name begins with, if it is long enough.
+pub(super) fn header_by_name(name: &str) -> Option<Parsed> {
+    let fd = shm::open(name).ok()?;
+    read_header(fd.as_fd()).ok()?
+}
+
 /// Since when a file without a creator's name has been seen.
 #[derive(Debug, Default)]
-struct Watched(Option<(shm::File, Instant)>);
+pub(super) struct Watched(Option<(shm::File, Instant)>);
 
 impl Watched {
     fn is_abandoned(&mut self, file: shm::File) -> bool {
@@ -295,7 +301,7 @@ impl Watched {
     }
 }
 
-enum Found {
+pub(super) enum Found {
     Gone,
     Alive(&'static str),
     /// Being made, or somebody is looking at it: ask again.
@@ -303,7 +309,7 @@ enum Found {
 }
 
 /// Removes the segment that has the name, if nobody holds it.
-fn take_over(name: &str, watched: &mut Watched) -> Result<Found> {
+pub(super) fn take_over(name: &str, watched: &mut Watched) -> Result<Found> {
     let object = format!("segment \"{name}\"");
     let refused = |error| Error::os(format_args!("cannot look at {object}"), error);
     let Some(fd) = open_fd(name, &object)? else {

@@ -100,6 +100,52 @@ fn what_a_killed_creator_left_can_be_opened_and_is_taken_over_when_nobody_holds_
     drop(taken);
 }
 
+#[test]
+fn a_sweep_removes_what_the_dead_left_and_nothing_else() {
+    if let Some((_, name)) = role() {
+        let value = Value::create(&format!("{name}.dead"), 1u64).unwrap();
+        let kept = Value::create(&format!("{name}.kept"), 2u64).unwrap();
+        kept.persist().unwrap();
+        say("ready");
+        wait_for_go();
+        drop((value, kept));
+        return;
+    }
+    let name = Name::new();
+    let (dead, kept, foreign) = (
+        format!("{}.dead", &*name),
+        format!("{}.kept", &*name),
+        format!("{}.foreign", &*name),
+    );
+    let live = Value::create(&name, 3u64).unwrap();
+    std::fs::write(format!("/dev/shm/{foreign}"), "not ours").unwrap();
+    let mut kid = Kid::new(
+        "named::a_sweep_removes_what_the_dead_left_and_nothing_else",
+        "creator",
+        &name,
+    );
+    kid.hear();
+    let ours = |found: &str| found.starts_with(&*name);
+    assert!(
+        multiproc::sweep_matching(ours).unwrap().is_empty(),
+        "all are held"
+    );
+    kid.kill();
+    assert_eq!(
+        multiproc::sweep_matching(ours).unwrap(),
+        std::slice::from_ref(&dead)
+    );
+    assert_eq!(
+        Value::<u64>::open(&dead).unwrap_err().kind(),
+        ErrorKind::NotFound
+    );
+    assert_eq!(Value::<u64>::open(&kept).unwrap().get().unwrap(), 2);
+    assert_eq!(live.get().unwrap(), 3);
+    for left in [kept, foreign] {
+        std::fs::remove_file(format!("/dev/shm/{left}")).unwrap();
+    }
+}
+
 /// The bug of `shared_memory`, its issue 35: a forked child owns, and unlinks, what its parent made.
 #[test]
 fn a_forked_child_neither_unlinks_nor_uses_what_it_inherited() {
