@@ -6,6 +6,10 @@
 #[doc = include_str!("design.md")]
 pub mod design {}
 
+/// Who dies where, what is promised, and the test that kills it there.
+#[doc = include_str!("crashes.md")]
+pub mod crashes {}
+
 /// What changed, in the words of a user.
 #[doc = include_str!("changelog.md")]
 pub mod changelog {}
