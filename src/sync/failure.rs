@@ -43,7 +43,7 @@ impl<G> LockError<G> {
     fn text(&self) -> &'static str {
         match self {
             LockError::OwnerDied(_) => {
-                "cannot lock shared data as usual: a process died while it held the lock, and the data is as it left it; repair it under the guard in LockError::OwnerDied and call recover()"
+                "cannot lock shared data as usual: a process or thread ended while it held the lock, and the data is as it left it; call lock(), whose error OwnerDied holds the guard, repair the data and call recover()"
             }
             LockError::WouldBlock => {
                 "cannot lock shared data: another holds the lock; use lock() to wait for it"
