@@ -7,7 +7,6 @@ use std::iter::FusedIterator;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::codec;
@@ -569,6 +568,3 @@ impl<R, I> fmt::Debug for ImapUnordered<'_, R, I> {
             .finish_non_exhaustive()
     }
 }
-
-/// Only for the doc comment of [`Travels`]: any type with serde's two traits qualifies.
-impl<T: Serialize + DeserializeOwned + 'static> Travels for T {}

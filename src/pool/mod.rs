@@ -63,6 +63,8 @@ use result::Job;
 /// Implemented for all such types. Numbers and vectors of numbers go as one copy of their memory, everything else through `postcard`.
 pub trait Travels: Serialize + DeserializeOwned + 'static {}
 
+impl<T: Serialize + DeserializeOwned + 'static> Travels for T {}
+
 /// A pool of worker processes.
 ///
 /// Workers are this program itself, started again; no `init`, no macro, no guard around `main` is needed. Tasks reach them through a

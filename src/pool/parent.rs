@@ -80,6 +80,9 @@ pub(super) struct State {
 /// A thread that found the queue full goes on when one part in so many of it has come free: it then submits as many tasks at a stretch.
 const SUBMIT_BATCH: u64 = 16;
 
+/// How long it waits for so many, if there is one.
+const BATCH_PATIENCE: Duration = Duration::from_millis(1);
+
 /// How long a leader polls before it sleeps, in polls: about as long as a wake across processors takes.
 const SPINS: u32 = 2_000;
 /// First and longest sleep of a leader while tasks are outstanding: it then looks whether a woken worker was stopped before it acted.
@@ -152,13 +155,14 @@ impl Core {
                 }
                 Submitted::NoRoom(refused) => refused,
             };
-            // what holds the slots is outstanding, so it will be accepted one day; a whole batch of them is worth waiting for
+            // what holds the slots is outstanding, so it will be accepted one day; a whole batch of them is worth waiting for, but not long
+            let start = Instant::now();
             let batch = u64::from(self.memory.board.shape().slots) / SUBMIT_BATCH + 1;
             let has_moved = || {
                 let state = lock(&self.state);
                 let places = state.accepted - refused.accepted;
                 places >= batch
-                    || places > 0 && wait == Wait::No
+                    || places > 0 && (wait == Wait::No || start.elapsed() >= BATCH_PATIENCE)
                     || !matches!(state.phase, Phase::Open)
                     // a ring full of cancelled hints may hold fewer tasks than a batch, and needs but one claim
                     || refused.slots && state.publisher.has_room(self.memory.board.tasks())

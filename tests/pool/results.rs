@@ -233,3 +233,27 @@ fn a_worker_never_waits_for_the_parent_to_read_its_results() {
         assert_eq!(task.get().unwrap(), expected);
     }
 }
+
+#[test]
+fn a_full_queue_of_slow_tasks_takes_the_next_as_soon_as_one_is_done() {
+    let pool = Pool::builder().workers(1).queue_depth(64).build().unwrap();
+    let gate = Value::new(0_u8).unwrap();
+    // one short task, then one that holds the worker: of 64 places one comes free
+    let mut tasks = vec![
+        pool.apply_async(
+            |ms: u64| {
+                std::thread::sleep(Duration::from_millis(ms));
+                7
+            },
+            30,
+        )
+        .unwrap(),
+    ];
+    tasks.extend((0..63).map(|_| pool.apply_async(wait_at, gate.clone()).unwrap()));
+    let next = pool.apply_async(wait_at, gate.clone()).unwrap();
+    assert!(!next.ready());
+    gate.set(1).unwrap();
+    for task in tasks.into_iter().chain([next]) {
+        assert_eq!(task.get().unwrap(), 7);
+    }
+}
