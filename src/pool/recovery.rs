@@ -93,7 +93,12 @@ impl Core {
             };
             let Some(progress) = progress else {
                 // claimed, but the user's code was not entered
-                self.publish_again(state, slot);
+                if entry.unwanted {
+                    let entry = state.finish(slot);
+                    callbacks.extend(entry.into_iter().flat_map(|entry| entry.fail(cancelled())));
+                } else {
+                    self.publish_again(state, slot);
+                }
                 continue;
             };
             let done = progress.count.min(entry.items - entry.skip);
@@ -135,18 +140,10 @@ impl Core {
                 entry.attempts += 1;
                 if overdue || entry.attempts > self.retries {
                     let item = entry.first + entry.skip as usize;
-                    let pid = self.crew.pid(worker);
                     let error = if overdue {
-                        self.overdue_error(pid, worker, item)
-                    } else if let Some(panic) =
-                        self.crew.take_panic(worker, Some((slot, generation)), item)
-                    {
-                        Error::task_panicked(panic)
+                        self.overdue_error(worker, item)
                     } else {
-                        Error::worker_died(WorkerDeath {
-                            stack_overflow: overflow,
-                            ..death_of(pid, worker, status, item)
-                        })
+                        self.death_error(worker, status, overflow, (slot, generation), item)
                     };
                     let part = Part {
                         first: item,
@@ -168,7 +165,26 @@ impl Core {
         callbacks
     }
 
-    fn overdue_error(&self, pid: u32, worker: usize, item: usize) -> Error {
+    /// What ended the worker as it ran `item`: a panic that it could still tell of, or a death.
+    fn death_error(
+        &self,
+        worker: usize,
+        status: Status,
+        stack_overflow: bool,
+        task: (u32, u32),
+        item: usize,
+    ) -> Error {
+        if let Some(panic) = self.crew.take_panic(worker, Some(task), item) {
+            return Error::task_panicked(panic);
+        }
+        Error::worker_died(WorkerDeath {
+            stack_overflow,
+            ..death_of(self.crew.pid(worker), worker, status, item)
+        })
+    }
+
+    fn overdue_error(&self, worker: usize, item: usize) -> Error {
+        let pid = self.crew.pid(worker);
         let limit = self.crew.orders.item_limit.unwrap_or_default();
         let message = format!(
             "item {item} took longer than {limit:?}; worker {worker} (pid {pid}), which ran it, was ended"

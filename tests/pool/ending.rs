@@ -147,3 +147,25 @@ fn a_chunk_of_items_that_all_kill_their_worker_loses_each_of_them_once() {
         assert_eq!(result.unwrap_err().death().unwrap().item, x);
     }
 }
+
+/// A worker that is told to end with a task it has claimed and not yet entered ends before it; the task must not go to another.
+#[test]
+fn a_cancelled_task_never_runs_on_elsewhere() {
+    let pool = Pool::with_workers(2).unwrap();
+    let mut seed = 3_u64;
+    for round in 0..400 {
+        let endless = pool
+            .apply_async(|()| while std::hint::black_box(true) {}, ())
+            .unwrap();
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        for _ in 0..(seed >> 33) % 2_000 {
+            std::hint::spin_loop();
+        }
+        assert!(endless.cancel());
+        match endless.get_timeout(Duration::from_secs(30)) {
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Cancelled, "round {round}: {error}"),
+            Ok(()) => panic!("an endless task ended"),
+        }
+    }
+    assert_eq!(pool.apply(square, 5).unwrap(), 25);
+}

@@ -102,7 +102,10 @@ impl Stopped {
     }
 
     fn let_go(self) {
-        let _ = ptrace::detach(self.thread, None);
+        if ptrace::detach(self.thread, None).is_err() {
+            // it has ended meanwhile, and its process is not seen to end before its tracer has collected it
+            while wait_stop(self.thread) {}
+        }
     }
 }
 
@@ -232,4 +235,51 @@ fn a_worker_frozen_at_any_instruction_holds_nobody_else_up() {
         tries += 1;
     }
     println!("{tries} times frozen; 20 calls beside a frozen worker took {longest:?} at most");
+}
+
+/// Counts as `enter` does, and never returns.
+fn enter_for_ever(at: u64) -> u64 {
+    enter(at);
+    loop {
+        std::hint::spin_loop();
+    }
+}
+
+/// A worker that had claimed its task and not yet entered it ended as it was told; but the task, not begun, went to another worker, which
+/// nobody told.
+#[test]
+fn a_task_cancelled_at_any_instruction_is_never_run_elsewhere() {
+    let (pool, entered) = pool_and_counts(1, "cancel");
+    let (mut before, mut inside) = (0, 0);
+    for k in (0..TRIES).step_by(stride()) {
+        if inside > 3 {
+            break;
+        }
+        let worker = Stopped::take(&pool, 0);
+        let task = pool.apply_async(enter_for_ever, k as u64).unwrap();
+        let alive = (0..k).all(|_| worker.step());
+        assert!(alive, "the worker ended by itself");
+        // a lock held by the worker, which stands still, says the same as the count
+        let is_inside = match entered.try_lock() {
+            Ok(counts) => counts[k] == 1,
+            Err(LockError::WouldBlock) => true,
+            Err(other) => panic!("{other}"),
+        };
+        if is_inside {
+            inside += 1;
+        } else {
+            before += 1;
+        }
+        assert!(task.cancel());
+        worker.let_go();
+        let error = task.get_timeout(Duration::from_secs(60)).unwrap_err();
+        assert_eq!(
+            error.kind(),
+            ErrorKind::Cancelled,
+            "cancelled after {k} instructions: {error}"
+        );
+        assert!(count(&entered, k) <= 1, "cancelled after {k} instructions");
+    }
+    println!("{before} cancelled before they were entered, {inside} inside");
+    assert!(before > 0 && inside > 0);
 }
