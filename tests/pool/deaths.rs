@@ -138,9 +138,9 @@ fn a_pool_whose_workers_keep_dying_gives_up() {
     );
 }
 
-#[test]
-fn an_initialiser_that_fails_later_makes_the_pool_give_up_and_say_why() {
-    let path = std::env::temp_dir().join(format!("multiproc-init-{}", std::process::id()));
+/// A pool whose state is what the file holds: without the file, its initialiser panics.
+fn pool_of_a_file(what: &str) -> (Pool<String>, std::path::PathBuf) {
+    let path = std::env::temp_dir().join(format!("multiproc-{what}-{}", std::process::id()));
     std::fs::write(&path, "here").unwrap();
     let make =
         |path: std::path::PathBuf| std::fs::read_to_string(path).expect("the file of the state");
@@ -149,6 +149,12 @@ fn an_initialiser_that_fails_later_makes_the_pool_give_up_and_say_why() {
         .init(make, path.clone())
         .build()
         .unwrap();
+    (pool, path)
+}
+
+#[test]
+fn an_initialiser_that_fails_later_makes_the_pool_give_up_and_say_why() {
+    let (pool, path) = pool_of_a_file("init");
     assert_eq!(
         pool.map_state(|state: &mut String, ()| state.clone(), [()])
             .unwrap(),
@@ -235,15 +241,7 @@ fn a_panic_hook_of_the_task_leaves_the_message() {
 
 #[test]
 fn an_initialiser_that_panics_when_a_state_is_made_again_is_named() {
-    let path = std::env::temp_dir().join(format!("multiproc-again-{}", std::process::id()));
-    std::fs::write(&path, "here").unwrap();
-    let make =
-        |path: std::path::PathBuf| std::fs::read_to_string(path).expect("the file of the state");
-    let pool = Pool::builder()
-        .workers(1)
-        .init(make, path.clone())
-        .build()
-        .unwrap();
+    let (pool, path) = pool_of_a_file("again");
     std::fs::remove_file(&path).unwrap();
     let fail = |_: &mut String, x: u8| assert_ne!(x, 0, "zero");
     let errors: Vec<_> = [0, 1]

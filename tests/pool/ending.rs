@@ -4,20 +4,10 @@ use std::time::Duration;
 
 use multiproc::{ErrorKind, Pool, Value};
 
+use super::{forever, wait_for};
+
 fn square(x: u64) -> u64 {
     x * x
-}
-
-fn forever(started: Value<u32>) {
-    started.update(|n| *n += 1).unwrap();
-    while std::hint::black_box(true) {}
-}
-
-/// Waits until `n` tasks have begun.
-fn wait_for(started: &Value<u32>, n: u32) {
-    while started.get().unwrap() < n {
-        std::thread::yield_now();
-    }
 }
 
 #[test]

@@ -1,10 +1,11 @@
 //! Ends of pools and workers that are told apart.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
-use multiproc::{ErrorKind, Pool};
+use multiproc::{ErrorKind, Pool, Value};
 use serde::{Deserialize, Serialize};
+
+use super::{forever, wait_for};
 
 #[test]
 fn many_items_of_one_chunk_may_kill_their_workers() {
@@ -45,10 +46,10 @@ fn to_terminate_many_workers_is_not_to_give_up() {
 fn what_a_worker_has_published_is_delivered_though_the_pool_is_dropped() {
     let pool = Pool::with_workers(1).unwrap();
     let done = pool.apply_async(|x: u8| x, 7).unwrap();
-    let never = pool
-        .apply_async(|()| std::thread::sleep(Duration::from_secs(60)), ())
-        .unwrap();
-    std::thread::sleep(Duration::from_millis(500));
+    let begun = Value::new(0).unwrap();
+    let never = pool.apply_async(forever, begun.clone()).unwrap();
+    // the only worker has published the first by then, and nobody has looked at it
+    wait_for(&begun, 1);
     drop(pool);
     assert_eq!(done.get().unwrap(), 7);
     assert_eq!(never.get().unwrap_err().kind(), ErrorKind::Cancelled);
@@ -58,13 +59,11 @@ fn what_a_worker_has_published_is_delivered_though_the_pool_is_dropped() {
 fn what_runs_when_the_pool_is_terminated_is_cancelled() {
     for _ in 0..50 {
         let pool = Pool::with_workers(2).unwrap();
+        let begun = Value::new(0).unwrap();
         let tasks: Vec<_> = (0..2)
-            .map(|_| {
-                pool.apply_async(|()| std::thread::sleep(Duration::from_secs(60)), ())
-                    .unwrap()
-            })
+            .map(|_| pool.apply_async(forever, begun.clone()).unwrap())
             .collect();
-        std::thread::sleep(Duration::from_millis(2));
+        wait_for(&begun, 2);
         pool.terminate();
         for task in tasks {
             assert_eq!(task.get().unwrap_err().kind(), ErrorKind::Cancelled);

@@ -1,8 +1,10 @@
 //! A child that the program forks has the pool's objects, but not the pool.
 
-use multiproc::{ErrorKind, Pool};
+use multiproc::{ErrorKind, Pool, Value};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
+
+use super::wait_at;
 
 /// Whether `in_the_child` says true in a forked child, which then ends.
 fn forked(in_the_child: impl FnOnce() -> bool) -> WaitStatus {
@@ -33,12 +35,8 @@ fn a_result_that_is_there_is_not_the_childs() {
 #[test]
 fn a_pool_dropped_in_the_child_takes_nothing_from_the_parent() {
     let pool = Pool::with_workers(1).unwrap();
-    let busy = pool
-        .apply_async(
-            |()| std::thread::sleep(std::time::Duration::from_secs(1)),
-            (),
-        )
-        .unwrap();
+    let gate = Value::new(0_u8).unwrap();
+    let busy = pool.apply_async(wait_at, gate.clone()).unwrap();
     let sum = |bytes: Vec<u8>| bytes.iter().map(|byte| u64::from(*byte)).sum::<u64>();
     let waiting = pool.apply_async(sum, vec![1; 100 << 20]).unwrap();
     let mut both = Some((pool, busy, waiting));
@@ -47,6 +45,7 @@ fn a_pool_dropped_in_the_child_takes_nothing_from_the_parent() {
         true
     });
     assert!(matches!(status, WaitStatus::Exited(_, 7)), "{status:?}");
+    gate.set(1).unwrap();
     let (_pool, _busy, waiting) = both.unwrap();
     assert_eq!(waiting.get().unwrap(), 100 << 20);
 }

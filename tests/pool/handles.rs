@@ -4,6 +4,8 @@ use std::sync::Mutex;
 
 use multiproc::{Array, ErrorKind, FrozenArray, Pool, Value};
 
+use super::wait_for;
+
 #[test]
 fn a_value_set_in_another_process_is_seen_here() {
     let pool = Pool::with_workers(2).unwrap();
@@ -239,16 +241,19 @@ fn a_state_can_hold_a_handle() {
 #[test]
 fn a_result_with_a_handle_stands_for_itself() {
     static SHARED: std::sync::OnceLock<Array<u64>> = std::sync::OnceLock::new();
-    let same = |()| {
+    let same = |begun: Value<u32>| {
+        begun.update(|n| *n += 1).unwrap();
         SHARED
             .get_or_init(|| Array::from_slice(&vec![5; 10_000]).unwrap())
             .clone()
     };
     let pool = Pool::with_workers(1).unwrap();
+    let begun = Value::new(0).unwrap();
     let tasks: Vec<_> = (0..4)
-        .map(|_| pool.apply_async(same, ()).unwrap())
+        .map(|_| pool.apply_async(same, begun.clone()).unwrap())
         .collect();
-    std::thread::sleep(std::time::Duration::from_millis(500));
+    // the only worker has published the first three by then
+    wait_for(&begun, 4);
     // the others are dropped as they are taken in, before the last is looked at
     let last = tasks.into_iter().next_back().unwrap();
     assert_eq!(last.get().unwrap().get(9_999).unwrap(), 5);

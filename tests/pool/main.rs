@@ -17,3 +17,26 @@ mod seeds;
 mod steps;
 mod storm;
 mod wild;
+
+use multiproc::Value;
+
+/// Waits until `n` tasks have counted themselves in `count`.
+fn wait_for(count: &Value<u32>, n: u32) {
+    while count.get().unwrap() < n {
+        std::thread::yield_now();
+    }
+}
+
+/// A task that says that it has begun, and never ends.
+fn forever(begun: Value<u32>) {
+    begun.update(|n| *n += 1).unwrap();
+    while std::hint::black_box(true) {}
+}
+
+/// A task that ends once `gate` is not 0.
+fn wait_at(gate: Value<u8>) -> u8 {
+    while gate.get().unwrap() == 0 {
+        std::thread::yield_now();
+    }
+    7
+}

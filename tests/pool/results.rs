@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use multiproc::{ErrorKind, Pool, TryApplyError, Value};
 
+use super::wait_at;
+
 fn square(x: u64) -> u64 {
     x * x
 }
@@ -14,13 +16,6 @@ fn slow(x: u64) -> u64 {
 }
 
 /// Waits until the parent opens the gate: what a test needs of a task that takes long.
-fn wait_at(gate: Value<u8>) -> u8 {
-    while gate.get().unwrap() == 0 {
-        std::thread::yield_now();
-    }
-    7
-}
-
 #[test]
 fn after_close_work_is_refused_and_old_work_done() {
     let pool = Pool::with_workers(2).unwrap();

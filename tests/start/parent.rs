@@ -12,6 +12,26 @@ fn is_alive(pid: u32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
 }
 
+/// Starts `test` again as a parent, and returns it with the workers it names.
+fn parent_of(test: &str) -> (std::process::Child, Vec<u32>) {
+    let mut child = command(std::env::current_exe().unwrap(), &[], test, "parent")
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let line = BufReader::new(child.stdout.take().unwrap())
+        .lines()
+        .map(Result::unwrap)
+        .find(|line| line.contains('@'))
+        .unwrap();
+    let list = line.split_once('@').unwrap().1;
+    let pids = list
+        .trim_matches(|c| c == '[' || c == ']')
+        .split(", ")
+        .map(|pid| pid.parse().unwrap())
+        .collect();
+    (child, pids)
+}
+
 #[test]
 fn no_worker_outlives_a_killed_parent() {
     if role().is_some() {
@@ -28,21 +48,7 @@ fn no_worker_outlives_a_killed_parent() {
         return;
     }
     let test = "parent::no_worker_outlives_a_killed_parent";
-    let mut child = command(std::env::current_exe().unwrap(), &[], test, "parent")
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let line = BufReader::new(child.stdout.take().unwrap())
-        .lines()
-        .map(Result::unwrap)
-        .find(|line| line.contains('@'));
-    let line = line.unwrap();
-    let pids = line
-        .split_once('@')
-        .unwrap()
-        .1
-        .trim_matches(|c| c == '[' || c == ']');
-    let pids: Vec<u32> = pids.split(", ").map(|pid| pid.parse().unwrap()).collect();
+    let (mut child, pids) = parent_of(test);
     assert_eq!(pids.len(), 3);
     assert!(pids.iter().all(|pid| is_alive(*pid)));
     child.kill().unwrap();
@@ -69,25 +75,16 @@ fn no_worker_outlives_a_parent_that_forked() {
             // SAFETY: ends this process, and nothing else.
             unsafe { nix::libc::_exit(0) };
         }
-        println!("@{}", pool.worker_pids()[0]);
+        println!("@{:?}", pool.worker_pids());
         std::thread::sleep(Duration::from_secs(600));
         return;
     }
     let test = "parent::no_worker_outlives_a_parent_that_forked";
-    let mut child = command(std::env::current_exe().unwrap(), &[], test, "parent")
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let line = BufReader::new(child.stdout.take().unwrap())
-        .lines()
-        .map(Result::unwrap)
-        .find(|line| line.contains('@'))
-        .unwrap();
-    let pid: u32 = line.split_once('@').unwrap().1.parse().unwrap();
+    let (mut child, pids) = parent_of(test);
     child.kill().unwrap();
     child.wait().unwrap();
     let start = Instant::now();
-    while is_alive(pid) {
+    while is_alive(pids[0]) {
         assert!(start.elapsed() < Duration::from_secs(3), "it lives on");
         std::thread::yield_now();
     }
