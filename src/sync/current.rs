@@ -90,10 +90,10 @@ impl Current {
     /// The next item of the same task begins; kept only if there is a limit for items.
     pub(crate) fn next_item(&self) {
         if self.limit.is_some() {
-            self.advance(1);
-            // ORDERING: Relaxed, as in `begin`.
+            // ORDERING: Relaxed; the AcqRel in `advance` publishes it. The word goes from odd to odd in one step: `end_task` must not find
+            // it even inside a task. Who reads the old word with the new time finds the item young, and looks again in time for the next.
             self.since.store(self.now(), Ordering::Relaxed);
-            self.advance(1);
+            self.advance(2);
         }
     }
 
@@ -105,13 +105,13 @@ impl Current {
     fn advance(&self, by: u64) {
         // ORDERING: Relaxed load, this thread wrote it, or it is condemned and the swap fails. AcqRel against the first thread's swap.
         let word = self.word.load(Ordering::Relaxed);
-        let swapped = self.word.compare_exchange(
-            word,
-            word.wrapping_add(by),
-            Ordering::AcqRel,
-            Ordering::Relaxed,
-        );
-        if word == CONDEMNED || swapped.is_err() {
+        let next = word.wrapping_add(by);
+        if word == CONDEMNED
+            || self
+                .word
+                .compare_exchange(word, next, Ordering::AcqRel, Ordering::Relaxed)
+                .is_err()
+        {
             loop {
                 std::thread::park(); // the first thread ends the process
             }
@@ -179,6 +179,7 @@ impl Current {
         {
             return false;
         }
+        // ORDERING: AcqRel against the swap in `advance`: exactly one of the two succeeds. Relaxed on failure: nothing is used.
         self.word
             .compare_exchange(word, CONDEMNED, Ordering::AcqRel, Ordering::Relaxed)
             .is_ok()
@@ -192,6 +193,21 @@ impl Current {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Between two items it was not, and a task that was told to end in that moment went on.
+    #[test]
+    fn a_task_is_running_from_its_first_item_to_its_last() {
+        let current = Current::new(Some(Duration::from_secs(3600)));
+        current.begin((3, 9));
+        std::thread::scope(|scope| {
+            let items = scope.spawn(|| (0..200_000).for_each(|_| current.next_item()));
+            while !items.is_finished() {
+                assert!(current.is_running(), "it is between two items");
+            }
+        });
+        current.finish();
+        assert!(!current.is_running());
+    }
 
     #[test]
     fn only_what_is_running_is_condemned() {
