@@ -18,6 +18,7 @@ impl Flag {
     }
 
     pub(crate) fn is_raised(&self) -> bool {
+        // ORDERING: Acquire pairs with the Release in `raise`.
         self.0.load(Ordering::Acquire)
     }
 }

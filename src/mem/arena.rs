@@ -89,6 +89,7 @@ impl Table {
             }
             // ORDERING: Relaxed; the taker has ended, nobody else writes.
             if self.0[at].load(Ordering::Relaxed) == TAKEN {
+                // ORDERING: Release, as in `release`.
                 self.0[at].store(WARM, Ordering::Release);
                 freed += 1;
             }

@@ -92,7 +92,7 @@ pub(crate) struct Creator {
 #[repr(transparent)]
 pub(crate) struct Flags(AtomicU32);
 
-// SAFETY: one atomic word.
+// SAFETY: one atomic word; every bit pattern is valid; nothing to drop.
 unsafe impl Shared for Flags {}
 
 const POISONED: u32 = 1;

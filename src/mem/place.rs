@@ -25,9 +25,9 @@ pub(crate) unsafe trait Shared: Sync {}
 unsafe impl Shared for AtomicU32 {}
 // SAFETY: as above.
 unsafe impl Shared for AtomicU64 {}
-// SAFETY: an array of what is `Shared` adds neither padding nor invariants.
+// SAFETY: an array of what is `Shared` adds neither padding nor invariants nor a destructor.
 unsafe impl<T: Shared, const N: usize> Shared for [T; N] {}
-// SAFETY: the padding is never read; the field is `Shared`.
+// SAFETY: the padding is never read; the field is `Shared`; nothing else to drop.
 unsafe impl<T: Shared> Shared for crate::primitive::Padded<T> {}
 
 /// An offset or length that does not fit its region: whoever wrote it lied, or the caller is wrong.
@@ -152,7 +152,7 @@ impl Region {
     /// spoils the bytes, not this process.
     pub(crate) fn write(&self, offset: usize, bytes: &[u8]) -> Result<(), OutOfRegion> {
         let to = self.pointer(offset, bytes.len(), 1)?;
-        // SAFETY: `to..to + len` is inside the mapping (checked above), and a Rust slice never overlaps mapped memory (contract of `new`).
+        // SAFETY: `to..to + len` is inside the mapping (checked above), and writable, and a Rust slice never overlaps it (contract of `new`).
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to.as_ptr(), bytes.len()) };
         Ok(())
     }
@@ -168,7 +168,7 @@ impl Region {
     /// Copies `len` bytes from one stretch to another; they may overlap. See [`write`](Self::write).
     pub(crate) fn copy(&self, from: usize, to: usize, len: usize) -> Result<(), OutOfRegion> {
         let (from, to) = (self.pointer(from, len, 1)?, self.pointer(to, len, 1)?);
-        // SAFETY: both stretches are inside the mapping (checked above).
+        // SAFETY: both stretches are inside the mapping (checked above), which is writable (contract of `new`).
         unsafe { std::ptr::copy(from.as_ptr(), to.as_ptr(), len) };
         Ok(())
     }
@@ -235,7 +235,7 @@ impl<T: Shared + ?Sized> fmt::Debug for Placed<T> {
     }
 }
 
-// SAFETY: a slice of what is `Shared`.
+// SAFETY: a slice of what is `Shared` adds neither padding nor invariants nor a destructor.
 unsafe impl<T: Shared> Shared for [T] {}
 
 /// Makes a mapping a region.

@@ -86,7 +86,7 @@ impl<S> Builder<S> {
 
     /// Sets how many tasks may be unfinished at a time, 4096 by default: then `apply_async` waits and `try_apply_async` refuses.
     ///
-    /// A chunk of `map` counts as one task. Each costs 128 bytes of shared memory whether used or not.
+    /// A chunk of `map` counts as one task. Each costs some 140 bytes of shared memory whether used or not.
     pub fn queue_depth(mut self, tasks: usize) -> Self {
         self.queue_depth = tasks;
         self
@@ -197,7 +197,7 @@ impl<S> Builder<S> {
             None => None,
             Some(encoded) => {
                 let (function, bytes, pins) = encoded?;
-                let placed = memory.place(&[&bytes])?;
+                let placed = memory.place(&bytes)?;
                 let init = Init {
                     function,
                     granule: placed.granule(),

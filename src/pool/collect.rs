@@ -191,8 +191,7 @@ impl Core {
     pub(super) fn fail_all(&self, phase: Phase, error: &Error) {
         let callbacks = self.fail_all_but_callbacks(phase, error);
         self.callbacks.push(callbacks);
-        self.memory.board.doorbell().call();
-        self.tell_followers();
+        self.tell_all();
     }
 
     /// The same, for a thread that will tell everybody later.

@@ -13,6 +13,7 @@ use crate::codec;
 use crate::error::{Error, ErrorKind, Result};
 use crate::handle::{self, Pin};
 use crate::pool::call::{OnState, Plain, With};
+use crate::pool::input::reusable;
 use crate::pool::parent::Core;
 use crate::pool::result::{self, Arrivals, AsyncResult, Hook, Job};
 use crate::pool::task::{Context, Entry, Input, InputBytes};
@@ -275,18 +276,13 @@ thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A scratch buffer larger than this is not kept.
-const SCRATCH_MAX: usize = 1 << 20;
-
 /// Encodes with `write` into a buffer that is used again and again, and places the bytes.
 fn encode_by(core: &Core, write: impl FnOnce(&mut Vec<u8>) -> Result<()>) -> Result<Input> {
     let mut scratch = SCRATCH.take(); // an encoder of the user's may come here again
     scratch.clear();
     let (written, pins) = handle::encoding(|| write(&mut scratch));
     let input = written.and_then(|()| place(core, &scratch, false, pins));
-    if scratch.capacity() <= SCRATCH_MAX {
-        SCRATCH.set(scratch);
-    }
+    SCRATCH.set(reusable(scratch));
     input
 }
 
@@ -341,7 +337,7 @@ fn place(core: &Core, bytes: &[u8], plain: bool, pins: Vec<Pin>) -> Result<Input
         }
         InputBytes::Inline(words)
     } else {
-        InputBytes::Placed(core.memory.place(&[bytes])?)
+        InputBytes::Placed(core.memory.place(bytes)?)
     };
     Ok(Input {
         len: bytes.len(),

@@ -54,29 +54,24 @@ impl Memory {
     }
 
     /// Puts argument bytes where workers read them.
-    pub(super) fn place(self: &Arc<Self>, parts: &[&[u8]]) -> Result<Placed> {
+    pub(super) fn place(self: &Arc<Self>, bytes: &[u8]) -> Result<Placed> {
         if !self.is_ours() {
             return Err(Error::new(
                 ErrorKind::Forked,
                 "the pool was inherited by fork; make a pool of your own in the child",
             ));
         }
-        let len = parts.iter().map(|part| part.len()).sum();
         let span = self
             .board
-            .take(&self.inputs, &mut lock(&self.taker), len, |_| ())?;
+            .take(&self.inputs, &mut lock(&self.taker), bytes.len(), |_| ())?;
         let placed = Placed {
             memory: Arc::clone(self),
             span,
         };
-        let mut at = span.bytes().start;
-        for part in parts {
-            self.inputs
-                .data
-                .write(at, part)
-                .map_err(|error| corrupted(&error.to_string()))?;
-            at += part.len();
-        }
+        self.inputs
+            .data
+            .write(span.bytes().start, bytes)
+            .map_err(|error| corrupted(&error.to_string()))?;
         Ok(placed)
     }
 

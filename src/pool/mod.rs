@@ -78,7 +78,7 @@ impl<T: Serialize + DeserializeOwned + 'static> Travels for T {}
 /// # When processes die
 ///
 /// A worker may be killed at any moment: the item it was running is [`WorkerDied`](ErrorKind::WorkerDied), every other one is delivered,
-/// and another worker takes its place. If the program itself is killed, its workers end within 100 ms.
+/// and another worker takes its place. If the program itself is killed, its workers end as soon as they see it, 50 ms later if they are busy.
 ///
 /// # Drop
 ///
@@ -381,7 +381,7 @@ impl<S> Pool<S> {
             return Err(Error::new(ErrorKind::StillRunning, message));
         }
         self.core
-            .wait(Wait::Forever, || lock(&self.core.state).outstanding == 0);
+            .wait(Wait::Forever, || lock(&self.core.state).outstanding() == 0);
         self.core.dismiss(Wait::Forever);
         self.core.callbacks.wait_done();
         match &lock(&self.core.state).phase {
@@ -422,7 +422,7 @@ impl<S> Drop for Pool<S> {
             if matches!(state.phase, Phase::Open) {
                 state.phase = Phase::Closed;
             }
-            state.outstanding == 0
+            state.outstanding() == 0
         };
         // idle workers end as programs do, with their exit handlers; busy ones are not waited for
         if !idle || !self.core.dismiss(Wait::lasting(FAREWELL)) {
@@ -438,7 +438,7 @@ impl<S> fmt::Debug for Pool<S> {
         f.debug_struct("Pool")
             .field("name", &self.core.name)
             .field("workers", &self.core.crew)
-            .field("unfinished", &state.outstanding)
+            .field("unfinished", &state.outstanding())
             .field("phase", &state.phase)
             .finish_non_exhaustive()
     }

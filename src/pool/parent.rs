@@ -66,7 +66,6 @@ pub(super) struct State {
     free: VecDeque<u32>,
     /// For each slot the task that is outstanding in it.
     pub(super) entries: Vec<Option<Entry>>,
-    pub(super) outstanding: usize,
     /// Slots to be published once the ring has room.
     pub(super) again: VecDeque<u32>,
     /// Tasks that came to an end so far.
@@ -98,7 +97,6 @@ impl Core {
             publisher: Publisher::new(cells, slots),
             free: (0..slots as u32).collect(),
             entries: (0..slots).map(|_| None).collect(),
-            outstanding: 0,
             again: VecDeque::new(),
             accepted: 0,
             settled: 0,
@@ -196,7 +194,6 @@ impl Core {
             return refused(entry, &state);
         }
         state.entries[slot as usize] = Some(entry);
-        state.outstanding += 1;
         if let Some(next) = state.free.front() {
             tasks.slots[*next as usize].expect_write();
         }
@@ -205,7 +202,7 @@ impl Core {
 
     /// Places the shared argument of a `map_with`.
     pub(super) fn context(&self, bytes: &[u8], pins: Vec<Pin>) -> Result<Arc<Context>> {
-        let placed = self.memory.place(&[bytes])?;
+        let placed = self.memory.place(bytes)?;
         let names = Names(self.memory.board.contexts());
         // a free place in the table lets workers keep the value; without one they decode it for each task
         let start = self.contexts.next();
@@ -270,8 +267,7 @@ impl Core {
             self.crew.end_task(usize::from(owner), slot, generation);
         }
         self.callbacks.push(callbacks);
-        self.memory.board.doorbell().call();
-        self.tell_followers();
+        self.tell_all();
         any
     }
 
@@ -484,12 +480,16 @@ impl State {
         }
     }
 
+    /// How many tasks are outstanding: a slot that is not free has one.
+    pub(super) fn outstanding(&self) -> usize {
+        self.entries.len() - self.free.len()
+    }
+
     /// Frees `slot`; returns the task that was in it.
     pub(super) fn finish(&mut self, slot: u32) -> Option<Entry> {
         let entry = self.entries[slot as usize].take()?;
         self.publisher.retire(slot);
         self.free.push_back(slot);
-        self.outstanding -= 1;
         self.accepted += 1;
         self.settled += 1;
         Some(entry)

@@ -146,20 +146,8 @@ impl Source for OfOne {
 }
 
 /// Where the parent decodes results: all they name is held already.
-struct Held;
-
-impl Source for Held {
-    fn descriptor(&self, _: SegmentId) -> Result<OwnedFd> {
-        Err(gone())
-    }
-
-    fn keeps_mapped(&self) -> bool {
-        false
-    }
-}
-
 pub(super) fn held() -> &'static Arc<dyn Source> {
-    static HELD: LazyLock<Arc<dyn Source>> = LazyLock::new(|| Arc::new(Held));
+    static HELD: LazyLock<Arc<dyn Source>> = LazyLock::new(|| Arc::new(OfOne(Mutex::default())));
     &HELD
 }
 

@@ -2,11 +2,11 @@
 //!
 //! | state | owner field | who may change it, and to what |
 //! |---|---|---|
-//! | `FREE` | - | the parent alone: `READY` of the next generation, by a store |
+//! | `FREE` | - | never used yet, zero memory; the parent alone: `READY` of the next generation, by a store |
 //! | `READY` | - | a worker: `RUNNING(worker)`; the parent: `CANCELLED`; each by a compare-and-swap |
-//! | `RUNNING` | the worker | that worker: `DONE(worker)`, only when its record ring is full, by a store; else it stays until the parent, having seen the record or the death, frees it |
-//! | `DONE` | the worker | the parent: `FREE` |
-//! | `CANCELLED` | - | the parent: `FREE` |
+//! | `RUNNING` | the worker | that worker: `DONE(worker)`, only when its record ring is full, by a store; else it stays until the parent, having seen the record or the death, retires it in its private copy and stores `READY` of the next generation |
+//! | `DONE` | the worker | the parent, once it has retired it: `READY` of the next generation, by a store |
+//! | `CANCELLED` | - | the parent, as for `DONE` |
 //!
 //! The parent keeps a private copy of generation and use for each slot and never believes the word against it.
 

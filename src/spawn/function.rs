@@ -160,7 +160,8 @@ impl Reference {
         if magic != F::MAGIC {
             return Err("its descriptor has the wrong magic");
         }
-        // SAFETY: only a `Descriptor<F>` carries this magic in this program's data.
+        // SAFETY: aligned and inside the program's own data (both checked above), which stays as long as the process; only a `Descriptor<F>`
+        // carries this magic there.
         let descriptor = unsafe { &*descriptor };
         if fnv(FNV_START, (descriptor.name)().as_bytes()) != self.name {
             return Err("it has another type than its descriptor");

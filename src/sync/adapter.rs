@@ -78,6 +78,14 @@ impl Plugged {
         }
     }
 
+    fn acquire_exclusive(&self, wait: Wait) -> Outcome {
+        self.acquire(
+            wait,
+            |lock| kept(lock.0.lock()),
+            |lock| kept(lock.0.try_lock(Timeout::Val(Duration::ZERO))),
+        )
+    }
+
     fn release(&self) {
         // an error can only mean that it was not held, which the callers exclude
         let _ = self.0.release();
@@ -147,11 +155,7 @@ unsafe impl Lock for RawSyncMutex {
     }
 
     fn acquire(&self, wait: Wait) -> Outcome {
-        self.0.acquire(
-            wait,
-            |lock| kept(lock.0.lock()),
-            |lock| kept(lock.0.try_lock(Timeout::Val(Duration::ZERO))),
-        )
+        self.0.acquire_exclusive(wait)
     }
 
     unsafe fn release(&self) {
@@ -174,11 +178,7 @@ unsafe impl Lock for RawSyncRwLock {
     }
 
     fn acquire(&self, wait: Wait) -> Outcome {
-        self.0.acquire(
-            wait,
-            |lock| kept(lock.0.lock()),
-            |lock| kept(lock.0.try_lock(Timeout::Val(Duration::ZERO))),
-        )
+        self.0.acquire_exclusive(wait)
     }
 
     unsafe fn release(&self) {

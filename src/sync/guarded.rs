@@ -38,7 +38,8 @@ pub(crate) struct Guarded<T: ?Sized, L> {
     keep: ManuallyDrop<Arc<dyn Any + Send + Sync>>,
 }
 
-// SAFETY: the data is reached under the lock only, so sharing this is lending a `T` to one thread at a time.
+// SAFETY: the data is reached under the lock only, so sharing this is lending a `T` to one thread at a time; frozen data and a shared lock
+// lend a `&T` to several at once, which is fine since all constructors ask for `Pod`: no interior mutability.
 unsafe impl<T: ?Sized + Send, L: RawLock> Send for Guarded<T, L> {}
 // SAFETY: as above.
 unsafe impl<T: ?Sized + Send, L: RawLock> Sync for Guarded<T, L> {}

@@ -11,6 +11,7 @@
 //! | 0 | any | w is awake, or its waker has taken charge of it |
 //! | 1 | 0 | w sleeps or is about to; to be woken |
 //! | 0 | 1 | w was woken and has not yet looked |
+//! | 1 | 1 | w was roused whatever the mask says: it does not sleep, and clears its bit |
 //!
 //! Only the worker sets its bit; it and the parent process clear it.
 

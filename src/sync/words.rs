@@ -36,10 +36,11 @@ impl Bits<'_> {
     /// Takes all bits of all workers below `workers`; calls `each` for every one that was set.
     pub(crate) fn take(self, workers: usize, mut each: impl FnMut(usize)) {
         for (at, bits) in self.0.iter().enumerate() {
-            // ORDERING: Acquire pairs with `set`.
+            // ORDERING: Relaxed; a quick look, the swap decides.
             if bits.load(Ordering::Relaxed) == 0 {
                 continue;
             }
+            // ORDERING: Acquire pairs with `set`.
             let mut set = bits.swap(0, Ordering::Acquire);
             while set != 0 {
                 let worker = at * 64 + set.trailing_zeros() as usize;
