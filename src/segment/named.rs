@@ -450,6 +450,10 @@ fn try_open(name: &str, object: &str, watched: &mut Watched) -> Result<Opened> {
     let region = match opened {
         Ok(memory) if memory.len() >= contents.total => region_of(memory)?,
         Ok(_) => return Ok(Opened::NotYet("its name moves from file to file")),
+        // another file has the name meanwhile: with no length yet, mapping it is refused
+        Err(_) if !shm::leads_to(name, fd.as_fd()).map_err(refused)? => {
+            return Ok(Opened::NotYet("its name moves from file to file"));
+        }
         Err(error) => return Err(from_shmem(&format!("cannot open {object}"), error)),
     };
     // it was mapped by name: is it the file that we hold the lease of?
