@@ -14,7 +14,6 @@ mod handles;
 mod large;
 mod results;
 mod seeds;
-mod steps;
 mod storm;
 mod wild;
 

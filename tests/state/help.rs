@@ -4,8 +4,8 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-const ROLE: &str = "MULTIPROC_TEST_ROLE";
-const NAME: &str = "MULTIPROC_TEST_NAME";
+pub(crate) const ROLE: &str = "MULTIPROC_TEST_ROLE";
+pub(crate) const NAME: &str = "MULTIPROC_TEST_NAME";
 
 /// A segment name of this test alone. At drop nothing may be left under it.
 pub(crate) struct Name(String);
