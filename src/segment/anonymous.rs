@@ -9,7 +9,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use super::{
-    Init, Origin, Segment, ensure_available, finish, header_of, read_header, region_over, signature,
+    Init, Origin, Segment, ensure_available, fill_holes, finish, header_of, read_header,
+    region_over, signature,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::mem::layout::{Contents, SegmentId};
@@ -109,7 +110,8 @@ pub(crate) fn attach(fd: OwnedFd, id: SegmentId, writable: bool) -> Result<Arc<S
         )
     };
     let facts = shm::facts(fd.as_fd()).map_err(refused)?;
-    if !memfd::cannot_shrink(fd.as_fd()) && !facts.is_memory {
+    let sealed = memfd::cannot_shrink(fd.as_fd());
+    if !sealed && !facts.is_memory {
         return Err(bad("the descriptor is not of a memory file"));
     }
     let header = read_header(fd.as_fd())
@@ -118,6 +120,10 @@ pub(crate) fn attach(fd: OwnedFd, id: SegmentId, writable: bool) -> Result<Arc<S
     let contents = header.contents(&object, facts.len)?;
     if header.id() != id {
         return Err(bad("the descriptor is of another segment"));
+    }
+    // WHY NOT those of a memory file: no mount bounds it, and a slab is to have them
+    if !sealed {
+        fill_holes(fd.as_fd(), &facts, contents.total).map_err(refused)?;
     }
     let mapping = if writable {
         Mapping::writable(fd.as_fd(), contents.total)

@@ -25,7 +25,7 @@ use crate::mem::place::{Placed, Region};
 use crate::mem::shape::Shape;
 use crate::mem::spot::{Fresh, Spot};
 use crate::sys::process::Identity;
-use crate::sys::{fork, memory, shm};
+use crate::sys::{fork, memfd, memory, shm};
 
 /// Makes the lock and first data of an object nobody else can see yet.
 pub(crate) type Init<'a> = &'a mut dyn FnMut(&Fresh) -> Result<()>;
@@ -179,6 +179,15 @@ fn read_header(fd: BorrowedFd<'_>) -> std::io::Result<Option<Parsed>> {
     let mut bytes = [0; HEADER_LEN];
     let count = shm::read_start(fd, &mut bytes)?;
     Ok((count == HEADER_LEN).then(|| Parsed::new(bytes)))
+}
+
+/// Makes memory for the holes of a file that is to be mapped: the first touch of one is a SIGBUS if `/dev/shm` is full then. What this
+/// crate makes has none, and costs nothing here.
+fn fill_holes(fd: BorrowedFd<'_>, facts: &shm::Facts, total: usize) -> std::io::Result<()> {
+    if facts.there >= total as u64 {
+        return Ok(());
+    }
+    memfd::reserve(fd, 0, total as u64)
 }
 
 /// Asks before the kernel would have to kill somebody. Small requests are not worth the question.

@@ -29,8 +29,8 @@ use std::time::{Duration, Instant};
 use shared_memory::{Shmem, ShmemConf, ShmemError};
 
 use super::{
-    Init, Origin, Segment, ensure_available, finish, header_of, is_alive, read_header, region_over,
-    signature,
+    Init, Origin, Segment, ensure_available, fill_holes, finish, header_of, is_alive, read_header,
+    region_over, signature,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::mem::layout::{Contents, ID_AT, Parsed, SegmentId, Stage};
@@ -78,21 +78,29 @@ pub(crate) fn create(name: &str, shape: Shape, init: Init<'_>) -> Result<Arc<Seg
     check_name(name)?;
     let total = shape.total()?;
     let object = format!("segment \"{name}\"");
-    ensure_room(&object, total)?;
     let limit = Wait::lasting(PATIENCE);
     let mut watched = Watched::default();
     loop {
-        match make(name, shape, total, init)? {
+        let full = ensure_room(&object, total).err();
+        let made = match full {
+            None => make(name, shape, total, init)?,
+            Some(_) => Made::Taken,
+        };
+        match made {
             Made::Done(segment) => return Ok(segment),
             Made::Lost => {}
             Made::Taken => match take_over(name, &mut watched)? {
+                // perhaps it was the dead one of this very name that filled it
+                Found::Gone if full.is_some() => ensure_room(&object, total)?,
                 Found::Gone => {}
                 Found::Alive(why) => return Err(exists(&object, why)),
                 Found::Unclear => std::thread::sleep(PAUSE),
             },
         }
         if limit.is_over() {
-            return Err(exists(&object, "other processes are just making it"));
+            return Err(
+                full.unwrap_or_else(|| exists(&object, "other processes are just making it"))
+            );
         }
     }
 }
@@ -107,15 +115,20 @@ fn exists(object: &str, why: &str) -> Error {
 }
 
 fn ensure_room(object: &str, total: usize) -> Result<()> {
-    if let Some(room) = shm::room()
-        && total as u64 > room
+    let full = |what: String| {
+        let message = format!(
+            "cannot create {object}: {what}; ask for less, remove what dead processes left there (multiproc::sweep), or enlarge /dev/shm"
+        );
+        Err(Error::new(ErrorKind::OutOfMemory, message))
+    };
+    let room = shm::room();
+    if room.files == Some(0) {
+        return full("/dev/shm takes no more files (nr_inodes)".to_owned());
+    }
+    if let Some(bytes) = room.bytes
+        && total as u64 > bytes
     {
-        return Err(Error::new(
-            ErrorKind::OutOfMemory,
-            format!(
-                "cannot create {object}: {total} bytes asked for, {room} left in /dev/shm; ask for less, or enlarge /dev/shm"
-            ),
-        ));
+        return full(format!("{total} bytes asked for, {bytes} left in /dev/shm"));
     }
     ensure_available(object, total)
 }
@@ -193,7 +206,7 @@ fn settle(
     let refused = |error| Error::os(format_args!("cannot create {object}"), error);
     let header = header_of(region)?;
     header.announce(signature());
-    let Some(fd) = open_fd(name, object)? else {
+    let Some(fd) = open_fd(name).map_err(refused)? else {
         return Ok(Made::Lost);
     };
     let there = read_header(fd.as_fd()).map_err(refused)?;
@@ -258,11 +271,11 @@ fn from_shmem(tried: &str, error: ShmemError) -> Error {
     }
 }
 
-fn open_fd(name: &str, object: &str) -> Result<Option<OwnedFd>> {
+fn open_fd(name: &str) -> std::io::Result<Option<OwnedFd>> {
     match shm::open(name) {
         Ok(fd) => Ok(Some(fd)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Error::os(format_args!("cannot open {object}"), error)),
+        Err(error) => Err(error),
     }
 }
 
@@ -312,7 +325,7 @@ pub(super) enum Found {
 pub(super) fn take_over(name: &str, watched: &mut Watched) -> Result<Found> {
     let object = format!("segment \"{name}\"");
     let refused = |error| Error::os(format_args!("cannot look at {object}"), error);
-    let Some(fd) = open_fd(name, &object)? else {
+    let Some(fd) = open_fd(name).map_err(refused)? else {
         return Ok(Found::Gone);
     };
     let facts = shm::facts(fd.as_fd()).map_err(refused)?;
@@ -400,7 +413,7 @@ fn try_open(name: &str, object: &str, watched: &mut Watched) -> Result<Opened> {
             format!("cannot open {object}: {what}"),
         )
     };
-    let fd = open_fd(name, object)?.ok_or_else(|| {
+    let fd = open_fd(name).map_err(refused)?.ok_or_else(|| {
         Error::new(
             ErrorKind::NotFound,
             format!("cannot open {object}: no segment of that name exists; create it first, or use open_or_create"),
@@ -442,8 +455,9 @@ fn try_open(name: &str, object: &str, watched: &mut Watched) -> Result<Opened> {
         return Ok(Opened::NotYet("it is still being made"));
     };
     // the length may have been set since the first look
-    let len = shm::facts(fd.as_fd()).map_err(refused)?.len;
-    let contents = header.contents(object, len)?;
+    let facts = shm::facts(fd.as_fd()).map_err(refused)?;
+    let contents = header.contents(object, facts.len)?;
+    fill_holes(fd.as_fd(), &facts, contents.total).map_err(refused)?;
     let stdin = shm::take_stdin().map_err(refused)?;
     let opened = ShmemConf::new().os_id(format!("/{name}")).open();
     drop(stdin);

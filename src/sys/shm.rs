@@ -1,7 +1,7 @@
 //! Named memory: what `/dev/shm` and `flock(2)` do for `segment/named`.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -19,6 +19,8 @@ pub(crate) struct File {
 pub(crate) struct Facts {
     pub(crate) file: File,
     pub(crate) len: u64,
+    /// Bytes that it has memory for.
+    pub(crate) there: u64,
     /// A regular file on a tmpfs: all that named memory can be.
     pub(crate) is_memory: bool,
 }
@@ -48,18 +50,22 @@ pub(crate) fn facts(fd: BorrowedFd<'_>) -> io::Result<Facts> {
             inode: stat.st_ino,
         },
         len: u64::try_from(stat.st_size).unwrap_or(0),
+        there: u64::try_from(stat.st_blocks)
+            .unwrap_or(0)
+            .saturating_mul(512),
         is_memory: regular && tmpfs(),
     })
 }
 
-/// Whether `name` leads to the very file behind `fd`.
+/// Whether `name` leads to the very file behind `fd`. Takes no descriptor: it is asked where none may be left.
 pub(crate) fn leads_to(name: &str, fd: BorrowedFd<'_>) -> io::Result<bool> {
-    let there = match open(name) {
+    let there = match nix::sys::stat::lstat(&*format!("/dev/shm/{name}")) {
         Ok(there) => there,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-        Err(error) => return Err(error),
+        Err(Errno::ENOENT) => return Ok(false),
+        Err(error) => return Err(error.into()),
     };
-    Ok(facts(there.as_fd())?.file == facts(fd)?.file)
+    let here = fstat(fd)?;
+    Ok((there.st_dev, there.st_ino) == (here.st_dev, here.st_ino))
 }
 
 /// A lease on the file, held by the open descriptor and all its duplicates in any process; the kernel ends it with the last of them.
@@ -106,11 +112,22 @@ pub(crate) fn read_start(fd: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<usi
     Ok(done)
 }
 
-/// Bytes that `/dev/shm` still has room for; `None` if it has no limit or cannot be asked.
-pub(crate) fn room() -> Option<u64> {
-    let fs = nix::sys::statvfs::statvfs("/dev/shm").ok()?;
-    let limited = fs.blocks() > 0;
-    limited.then(|| fs.blocks_available().saturating_mul(fs.fragment_size()))
+/// What `/dev/shm` still has room for; `None` where it has no limit or cannot be asked.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Room {
+    pub(crate) bytes: Option<u64>,
+    pub(crate) files: Option<u64>,
+}
+
+pub(crate) fn room() -> Room {
+    let Ok(fs) = nix::sys::statvfs::statvfs("/dev/shm") else {
+        return Room::default();
+    };
+    let bytes = || fs.blocks_available().saturating_mul(fs.fragment_size());
+    Room {
+        bytes: (fs.blocks() > 0).then(bytes),
+        files: (fs.files() > 0).then(|| fs.files_available()),
+    }
 }
 
 /// Keeps descriptor 0 taken while it lives: `shared_memory` takes a descriptor of 0 for none, and would neither close nor use it.

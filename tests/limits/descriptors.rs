@@ -1,0 +1,90 @@
+//! No descriptor left: at each place that takes one, once.
+
+use std::fs::File;
+use std::os::fd::AsRawFd;
+
+use multiproc::{Array, Error, ErrorKind, Value};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use crate::left::{Left, descriptors, name};
+use crate::{alone, done, is_alone};
+
+/// Calls `call` in a process that can have `room` more descriptors than it has.
+fn with_room<T>(room: u64, call: impl FnOnce() -> T) -> T {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    // the limit is one of numbers, so those below the highest are taken first
+    let highest = *descriptors().last().unwrap();
+    let mut taken: Vec<File> = Vec::new();
+    let last = loop {
+        let file = File::open("/dev/null").unwrap();
+        let number = file.as_raw_fd().cast_unsigned();
+        taken.push(file);
+        if number > highest {
+            break number;
+        }
+    };
+    setrlimit(Resource::RLIMIT_NOFILE, u64::from(last) + 1 + room, hard).unwrap();
+    let result = call();
+    setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
+    result
+}
+
+fn is_clear(error: &Error, starts: &str) {
+    let text = error.to_string();
+    assert!(text.starts_with(starts), "{text}");
+    assert_eq!(error.kind(), ErrorKind::Os, "{text}");
+    assert!(text.contains("ulimit -n"), "{text}");
+}
+
+/// Calls `call` with room for no descriptor, for one, and so on until it succeeds. Returns how often it was refused. `news`: how many
+/// descriptors may stay open.
+fn until_enough<T>(starts: &str, news: usize, call: impl Fn() -> Result<T, Error>) -> u64 {
+    let before = Left::now();
+    for room in 0..60 {
+        // what was made is dropped here, but not before the limit is lifted
+        let refused = with_room(room, &call).err();
+        if let Some(error) = &refused {
+            println!("{room}: {error}");
+            is_clear(error, starts);
+        }
+        before.is_all(news);
+        if refused.is_none() {
+            return room;
+        }
+    }
+    panic!("it never succeeds");
+}
+
+#[test]
+fn a_value_without_a_descriptor_is_an_error_at_every_place() {
+    if !is_alone() {
+        return alone("descriptors::a_value_without_a_descriptor_is_an_error_at_every_place");
+    }
+    let (value, missing) = (name("value"), name("missing"));
+    let kept = Value::create(&value, 7_u64).unwrap();
+    let cannot = |what: &str, name: &str| format!("cannot {what} segment \"{name}\"");
+    let refused = [
+        until_enough(&cannot("create", &missing), 0, || {
+            Value::create(&missing, 1_u64)
+        }),
+        until_enough(&cannot("open", &value), 0, || Value::<u64>::open(&value)),
+        until_enough("cannot", 0, || Value::open_or_create(&missing, || 1_u64)),
+        until_enough("cannot create a value of", 0, || Value::new([1_u8; 5_000])),
+        until_enough("cannot create an array of", 0, || Array::<u64>::new(1_000)),
+    ];
+    println!("refused {refused:?} times");
+    assert!(refused.iter().all(|times| *times > 0));
+    // a slab stays for the next value
+    with_room(0, || is_clear(&Value::new(1_u8).unwrap_err(), "cannot"));
+    let first = Value::new(1_u8).unwrap();
+    with_room(0, || {
+        assert_eq!(Value::new(2_u8).unwrap().get().unwrap(), 2)
+    });
+    with_room(0, || kept.set(8).unwrap());
+    let dropped = Value::create(&missing, 1_u64).unwrap();
+    let name_goes = || drop(dropped);
+    with_room(0, name_goes);
+    assert!(!std::path::Path::new(&format!("/dev/shm/{missing}")).exists());
+    assert_eq!((kept.get().unwrap(), first.get().unwrap()), (8, 1));
+    done();
+}
