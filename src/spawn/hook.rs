@@ -108,7 +108,7 @@ pub(crate) fn offset() -> usize {
 ///
 /// Does not return in a process that is itself a child which did not: it ends with exit code 124, so that no second generation exists.
 pub(crate) fn ensure_ready() -> Result<()> {
-    static SAME_FILE: OnceLock<Result<()>> = OnceLock::new();
+    static SAME_FILE: OnceLock<bool> = OnceLock::new();
     // WHY NOT `entry::environment`: it takes no lock against a thread that sets a variable meanwhile
     if env::var_os(MARKER.to_string_lossy().as_ref()).is_some() {
         entry::die(
@@ -138,25 +138,31 @@ pub(crate) fn ensure_ready() -> Result<()> {
             "a program with set-user-id or file capabilities cannot start workers",
         ));
     }
-    SAME_FILE.get_or_init(check_file).clone()
+    // WHY NOT remember an error: no descriptor was left, or no memory, and next time there is
+    let same = match SAME_FILE.get() {
+        Some(same) => *same,
+        None => {
+            let same = Image::own().is_proc_self_exe().map_err(|error| {
+                let hint = match error.kind() {
+                    std::io::ErrorKind::NotFound => " (is /proc mounted?)",
+                    _ => "",
+                };
+                let tried = format!("cannot start workers: /proc/self/exe cannot be read{hint}");
+                Error::os(tried, error)
+            })?;
+            *SAME_FILE.get_or_init(|| same)
+        }
+    };
+    if same { Ok(()) } else { Err(foreign()) }
 }
 
-fn check_file() -> Result<()> {
-    match Image::own().is_proc_self_exe() {
-        Ok(true) => Ok(()),
-        Ok(false) => {
-            let found = std::fs::read_link("/proc/self/exe").unwrap_or_default();
-            let message = format!(
-                "cannot start workers: /proc/self/exe is {}, not this program (started through the dynamic loader, an emulator or valgrind?)",
-                found.display()
-            );
-            Err(Error::new(ErrorKind::ForeignExecutable, message))
-        }
-        Err(error) => Err(Error::os(
-            "cannot start workers: /proc/self/exe cannot be read (is /proc mounted?)",
-            error,
-        )),
-    }
+fn foreign() -> Error {
+    let found = std::fs::read_link("/proc/self/exe").unwrap_or_default();
+    let message = format!(
+        "cannot start workers: /proc/self/exe is {}, not this program (started through the dynamic loader, an emulator or valgrind?)",
+        found.display()
+    );
+    Error::new(ErrorKind::ForeignExecutable, message)
 }
 
 fn in_shared_library() -> Error {

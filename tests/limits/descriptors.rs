@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::os::fd::AsRawFd;
 
-use multiproc::{Array, Error, ErrorKind, Value};
+use multiproc::{Array, Error, ErrorKind, Pool, Value};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::left::{Left, descriptors, name};
@@ -86,5 +86,23 @@ fn a_value_without_a_descriptor_is_an_error_at_every_place() {
     with_room(0, name_goes);
     assert!(!std::path::Path::new(&format!("/dev/shm/{missing}")).exists());
     assert_eq!((kept.get().unwrap(), first.get().unwrap()), (8, 1));
+    done();
+}
+
+#[test]
+fn a_pool_without_a_descriptor_is_an_error_at_every_place() {
+    if !is_alone() {
+        return alone("descriptors::a_pool_without_a_descriptor_is_an_error_at_every_place");
+    }
+    let build = |workers: usize| Pool::builder().workers(workers).name("poor").build();
+    let works = |pool: Pool| {
+        assert_eq!(pool.map(|x: u64| x + 1, 0..5)?, [1, 2, 3, 4, 5]);
+        Ok(pool)
+    };
+    let first = until_enough("cannot", 1, || build(1));
+    let later = until_enough("cannot", 0, || build(1).and_then(works));
+    let more = until_enough("cannot", 0, || build(3).and_then(works));
+    println!("refused {first}, {later} and {more} times");
+    assert!(first >= 4 && later >= 4 && more > later);
     done();
 }
