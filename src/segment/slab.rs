@@ -85,11 +85,14 @@ pub(crate) struct Cell {
 }
 
 fn own_name() -> Result<Name> {
-    let own = Identity::own();
+    let own = Identity::read_own().map_err(|error| {
+        let tried = "cannot share small values: cannot read in /proc when this process started";
+        Error::os(tried, error)
+    })?;
     Name::new(own.pid, own.started).ok_or_else(|| {
         Error::new(
             ErrorKind::Os,
-            format!("cannot share small values: the start time of process {} cannot be read; is /proc mounted?", own.pid),
+            format!("cannot share small values: process {} started at {}, which this build has no room for", own.pid, own.started),
         )
     })
 }

@@ -1,6 +1,6 @@
 //! Who a process is, in a way that survives the reuse of its pid.
 
-use std::fs;
+use std::{fs, io};
 
 /// Pid and start time: together they name one process of this boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -14,34 +14,50 @@ impl Identity {
     /// This process. Reads `/proc` at each call: ask once and keep it.
     pub(crate) fn own() -> Self {
         let pid = std::process::id();
-        Self {
-            pid,
-            started: start_time(pid).unwrap_or(0),
-        }
+        Self::read_own().unwrap_or(Self { pid, started: 0 })
     }
 
-    /// Whether that very process still runs (a zombie does not).
+    /// The same, or why the start time cannot be read.
+    pub(crate) fn read_own() -> io::Result<Self> {
+        let pid = std::process::id();
+        let started = start_time(pid)?.ok_or(io::ErrorKind::NotFound)?;
+        Ok(Self { pid, started })
+    }
+
+    /// Whether that very process still runs (a zombie does not). One that cannot be looked at, for want of a descriptor or of memory,
+    /// does: what is taken from a living process because it was thought dead is a cell or a lease in two hands.
     pub(crate) fn is_alive(self) -> bool {
         match start_time(self.pid) {
-            Some(started) => self.started == 0 || started == self.started,
-            None => false,
+            Ok(Some(started)) => self.started == 0 || started == self.started,
+            Ok(None) => false,
+            Err(_) => true,
         }
     }
 }
 
 /// Field 22 of `/proc/PID/stat`; `None` for a process that is gone or a zombie. One whose first thread ended by `pthread_exit` looks like
 /// a zombie, too, but has other threads left, and lives.
-fn start_time(pid: u32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+fn start_time(pid: u32) -> io::Result<Option<u64>> {
+    const ESRCH: i32 = nix::errno::Errno::ESRCH as i32;
+    let stat = match fs::read_to_string(format!("/proc/{pid}/stat")) {
+        Ok(stat) => stat,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        // it went between the opening and the reading
+        Err(error) if error.raw_os_error() == Some(ESRCH) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    fields(&stat).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+fn fields(stat: &str) -> Option<Option<u64>> {
     // the second field is the program's name in parentheses and may hold anything, so count from its end
     let mut fields = stat[stat.rfind(')')? + 1..].split_ascii_whitespace();
     let state = fields.next()?;
     // fields 4 to 19 lie between the state and the number of threads
     let threads: u32 = fields.nth(16)?.parse().ok()?;
-    if matches!(state, "Z" | "X" | "x") && threads <= 1 {
-        return None;
-    }
-    fields.nth(1)?.parse().ok()
+    let started = fields.nth(1)?.parse().ok()?;
+    let gone = matches!(state, "Z" | "X" | "x") && threads <= 1;
+    Some((!gone).then_some(started))
 }
 
 #[cfg(test)]
@@ -65,7 +81,7 @@ mod tests {
         let pid = child.id();
         let child_is = Identity {
             pid,
-            started: start_time(pid).unwrap(),
+            started: start_time(pid).unwrap().unwrap(),
         };
         assert!(child_is.is_alive());
         child.kill().unwrap();
@@ -102,7 +118,7 @@ mod tests {
             std::thread::yield_now();
         }
         assert!(is_leaderless());
-        let alive = start_time(child.id()).is_some();
+        let alive = start_time(child.id()).unwrap().is_some();
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(alive);

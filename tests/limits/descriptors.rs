@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
+use std::sync::Mutex;
 
 use multiproc::{Array, Error, ErrorKind, Pool, Value};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -104,5 +105,40 @@ fn a_pool_without_a_descriptor_is_an_error_at_every_place() {
     let more = until_enough("cannot", 0, || build(3).and_then(works));
     println!("refused {first}, {later} and {more} times");
     assert!(first >= 4 && later >= 4 && more > later);
+    done();
+}
+
+/// What a worker keeps.
+static KEPT: Mutex<Option<Value<u64>>> = Mutex::new(None);
+
+fn keep(value: Value<u64>) {
+    *KEPT.lock().unwrap() = Some(value);
+}
+
+fn kept(_: ()) -> u64 {
+    KEPT.lock().unwrap().as_ref().unwrap().get().unwrap()
+}
+
+/// Without a descriptor `/proc` could not be read, and whom it did not name was taken for dead: the cell of a living worker was handed
+/// out again, and two values lay in it.
+#[test]
+fn who_cannot_be_looked_at_is_not_taken_for_dead() {
+    if !is_alone() {
+        return alone("descriptors::who_cannot_be_looked_at_is_not_taken_for_dead");
+    }
+    let pool = Pool::with_workers(1).unwrap();
+    let mine = Value::new(7_u64).unwrap();
+    pool.apply(keep, mine.clone()).unwrap();
+    drop(mine);
+    let refused = with_room(0, || {
+        (0..2_000)
+            .map(Value::new)
+            .collect::<Result<Vec<Value<u64>>, Error>>()
+    });
+    is_clear(&refused.unwrap_err(), "cannot share small values");
+    assert_eq!(pool.apply(kept, ()).unwrap(), 7);
+    let more: Vec<Value<u64>> = (0..2_000).map(|n| Value::new(n).unwrap()).collect();
+    assert_eq!(pool.apply(kept, ()).unwrap(), 7);
+    drop(more);
     done();
 }
