@@ -27,6 +27,11 @@ impl Source for Nobody {
     }
 }
 
+fn duplicate(id: SegmentId) -> OwnedFd {
+    let segment = descriptor_of(id).unwrap();
+    segment.as_fd().try_clone_to_owned().unwrap()
+}
+
 fn nobody() -> Arc<dyn Source> {
     Arc::new(Nobody)
 }
@@ -168,7 +173,7 @@ fn what_arrived_stays_mapped_until_it_is_forgotten() {
         let array = Array::from_slice(&[5u64; 2000]).unwrap();
         let (bytes, pins) = write(&array);
         let id = pins[0].wire().segment();
-        let shelf = Shelf(vec![(id, descriptor_of(id).unwrap())], keeps);
+        let shelf = Shelf(vec![(id, duplicate(id))], keeps);
         let source: Arc<dyn Source> = Arc::new(shelf);
         drop((array, pins));
         assert!(descriptor_of(id).is_none());
@@ -194,7 +199,7 @@ fn a_descriptor_of_something_else_is_not_mapped() {
     let wrong = [
         OwnedFd::from(std::fs::File::open("/dev/null").unwrap()),
         OwnedFd::from(std::fs::File::open("/proc/self/exe").unwrap()),
-        descriptor_of(its).unwrap(),
+        duplicate(its),
     ];
     drop((array, pins));
     for fd in wrong {
@@ -299,7 +304,7 @@ impl Peer {
             }
             let mut id = [0; 16];
             self.socket.read_exact(&mut id).unwrap();
-            let fd = descriptor_of(SegmentId::from_bytes(id)).unwrap();
+            let fd = duplicate(SegmentId::from_bytes(id));
             let fds = [fd.as_raw_fd()];
             sendmsg::<()>(
                 self.socket.as_raw_fd(),

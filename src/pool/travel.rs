@@ -98,7 +98,7 @@ impl Source for FromParent {
 fn gone() -> Error {
     Error::new(
         ErrorKind::Gone,
-        "what a handle stands for has gone: its last holder dropped it or ended",
+        "what a handle stands for is not to be had here: its last holder dropped it or ended, or no descriptor was left for it (ulimit -n)",
     )
 }
 

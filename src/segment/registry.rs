@@ -1,7 +1,6 @@
 //! Which segments this process has, by id: so that a handle that arrives finds what is mapped already.
 
 use std::collections::HashMap;
-use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use super::Segment;
@@ -91,10 +90,9 @@ pub(crate) fn forget(id: SegmentId) {
     drop(kept);
 }
 
-/// A duplicate of the segment's descriptor, closed on exec.
-pub(crate) fn descriptor_of(id: SegmentId) -> Option<OwnedFd> {
-    let segment = find(id, false)?;
-    segment.as_fd().try_clone_to_owned().ok()
+/// The segment whose descriptor is to be sent. No duplicate: there may be no room for one.
+pub(crate) fn descriptor_of(id: SegmentId) -> Option<Arc<Segment>> {
+    find(id, false)
 }
 
 /// Has `hook` called with the id of each segment that this process drops. The first hook stays.

@@ -10,8 +10,8 @@ use nix::sys::socket::{
 
 /// Longest message. Larger things travel in shared memory.
 pub(crate) const MESSAGE_MAX: usize = 16 * 1024;
-/// Most descriptors with one message.
-pub(crate) const DESCRIPTORS_MAX: usize = 4;
+/// Most descriptors with one message. One alone comes or does not; of several that did not all come, some might stay open here.
+pub(crate) const DESCRIPTORS_MAX: usize = 1;
 
 /// One end of a `SOCK_SEQPACKET` pair. Any thread may send; a message arrives whole or not at all.
 #[derive(Debug)]
@@ -75,7 +75,7 @@ impl Socket {
         }
     }
 
-    /// Takes the next message; `None` when the other end is closed. With `wait` false, `WouldBlock` if none is there.
+    /// Takes the next message, without its descriptors if this process can have no more; `None` when the other end is closed. With `wait` false, `WouldBlock` if none is there.
     pub(crate) fn receive(&self, wait: bool) -> io::Result<Option<Message>> {
         let mut bytes = vec![0_u8; MESSAGE_MAX];
         let mut space = nix::cmsg_space!([RawFd; DESCRIPTORS_MAX]);
@@ -93,10 +93,12 @@ impl Socket {
         if len == 0 {
             return Ok(None); // we never send empty messages
         }
-        if cut.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC) {
+        // WHY NOT refuse one that came without its descriptors (MSG_CTRUNC): this process has room for none, and whoever waits for this
+        // message is to hear of it now
+        if cut.contains(MsgFlags::MSG_TRUNC) {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
-                "a message was cut short: out of descriptors?",
+                "a message was cut short",
             ));
         }
         bytes.truncate(len);
@@ -104,8 +106,12 @@ impl Socket {
     }
 }
 
+/// None if this process can have no more.
 fn take_descriptors(message: &nix::sys::socket::RecvMsg<'_, '_, ()>) -> io::Result<Vec<OwnedFd>> {
     let mut taken = Vec::new();
+    if message.flags.contains(MsgFlags::MSG_CTRUNC) {
+        return Ok(taken);
+    }
     for part in message.cmsgs()? {
         if let ControlMessageOwned::ScmRights(raw) = part {
             // SAFETY: the kernel has just installed these descriptors for us, and nobody else knows them.

@@ -108,6 +108,52 @@ fn a_pool_without_a_descriptor_is_an_error_at_every_place() {
     done();
 }
 
+/// Keeps this process from having another descriptor: the numbers below the limit are taken for good.
+fn become_poor(_: ()) {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, 3, hard).unwrap();
+}
+
+fn length(array: Array<u8>) -> usize {
+    array.len()
+}
+
+fn new_array(len: usize) -> Array<u8> {
+    Array::new(len).unwrap()
+}
+
+/// The end of a worker that finds no descriptor was taken for the end of its parent.
+#[test]
+fn a_handle_that_finds_no_descriptor_costs_its_item_and_no_worker() {
+    if !is_alone() {
+        return alone(
+            "descriptors::a_handle_that_finds_no_descriptor_costs_its_item_and_no_worker",
+        );
+    }
+    let pool = Pool::with_workers(1).unwrap();
+    let pids = pool.worker_pids();
+    let array = Array::<u8>::new(5_000).unwrap();
+    let is_clear = |error: Error| {
+        println!("{:?} {error}", error.kind());
+        let expected = matches!(error.kind(), ErrorKind::Decode | ErrorKind::Gone);
+        assert!(
+            expected && error.to_string().contains("ulimit -n"),
+            "{error}"
+        );
+    };
+    // the parent needs none to send one, but to receive
+    assert_eq!(with_room(0, || pool.apply(length, array)).unwrap(), 5_000);
+    is_clear(with_room(0, || pool.apply(new_array, 6_000)).unwrap_err());
+    assert_eq!(pool.apply(new_array, 7_000).unwrap().len(), 7_000);
+    // the worker has none to receive with
+    pool.apply(become_poor, ()).unwrap();
+    let array = Array::<u8>::new(8_000).unwrap();
+    is_clear(pool.apply(length, array).unwrap_err());
+    assert_eq!(pool.apply(|x: u8| x + 1, 1).unwrap(), 2);
+    assert_eq!(pool.worker_pids(), pids);
+    done();
+}
+
 /// What a worker keeps.
 static KEPT: Mutex<Option<Value<u64>>> = Mutex::new(None);
 
