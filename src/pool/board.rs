@@ -129,6 +129,7 @@ impl Board {
         let mut granules = u32::try_from(memory_of_the_machine() * 2 / GRANULE as u64)
             .unwrap_or(1 << 28)
             .max(1 << 14);
+        let mut cramped = false;
         loop {
             let shape = Shape {
                 workers,
@@ -157,6 +158,8 @@ impl Board {
                 Err(error) => return Err(refused(error)),
             };
             match Mapping::writable(fd.as_fd(), plan.len) {
+                // half of what is just possible: the rest of the program, and of the pool, needs address space, too
+                Ok(_) if cramped => (granules, cramped) = (granules / 2, false),
                 Ok(mapping) => {
                     memfd::reserve(
                         fd.as_fd(),
@@ -167,7 +170,8 @@ impl Board {
                     return Board::over(fd, mapping, shape, plan);
                 }
                 Err(error) if granules <= 1 << 14 => return Err(refused(error)),
-                Err(_) => granules /= 2, // a limit on address space (ulimit -v): smaller arenas
+                // a limit on address space (ulimit -v): smaller arenas
+                Err(_) => (granules, cramped) = (granules / 2, true),
             }
         }
     }

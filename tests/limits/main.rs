@@ -5,9 +5,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod address_space;
 mod descriptors;
 mod full;
 mod left;
+mod processes;
 
 use std::io;
 use std::os::unix::process::CommandExt;
