@@ -67,6 +67,11 @@ impl Local {
         Some(cell)
     }
 
+    fn is_held(&self, cell: u32) -> bool {
+        let held = self.held.get(cell as usize);
+        held.is_some_and(|cell| cell.strong_count() > 0)
+    }
+
     fn set(&mut self, cell: &Arc<Cell>) {
         let at = cell.number as usize;
         if self.held.len() <= at {
@@ -227,6 +232,10 @@ impl Slab {
             let Some(number) = local.unlist() else {
                 return Ok(None);
             };
+            // what is held here is known here: the lanes may have been spoilt, and two objects with their locks would lie in one cell
+            if local.is_held(number) {
+                continue;
+            }
             if let Some(generation) = self.lanes.try_renew(number) {
                 break (number, generation);
             }
