@@ -15,7 +15,7 @@ use super::mutex::{Lock, RawLock, SharedLock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::mem::layout::LOCK_BYTES;
 use crate::sys::clock::Wait;
-use crate::sys::pthread::Outcome;
+use crate::sys::pthread::{self, Outcome, Template};
 
 /// A lock object of `raw_sync` over words in shared memory.
 struct Plugged(Box<dyn LockImpl>);
@@ -151,7 +151,23 @@ unsafe impl Lock for RawSyncMutex {
 
     unsafe fn attach(at: NonNull<u8>) -> Result<Self> {
         // SAFETY: the caller's contract.
-        unsafe { Plugged::attach::<Mutex>(at) }.map(Self)
+        let found = unsafe { Self(Plugged::attach::<Mutex>(at)?) };
+        let room = Template::new();
+        let local = NonNull::from(&room).cast();
+        // SAFETY: 64 zero bytes of our own, which nobody else knows, used to the end of this function only.
+        let _made = unsafe { Plugged::create::<Mutex>(local) }?;
+        // SAFETY: the caller's contract.
+        let theirs = unsafe { pthread::Mutex::at(at) };
+        // SAFETY: made above.
+        let ours = unsafe { pthread::Mutex::at(local) };
+        // libc would follow the words of one that hands down priorities, or end the process over what they say
+        if theirs.kind() == ours.kind() {
+            return Ok(found);
+        }
+        Err(Error::new(
+            ErrorKind::BadSegment,
+            "cannot use the lock of a segment: it is no mutex of raw_sync; it was overwritten, or its creator uses another libc",
+        ))
     }
 
     fn acquire(&self, wait: Wait) -> Outcome {

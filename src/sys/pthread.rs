@@ -37,7 +37,13 @@ const KIND_AT: usize = if cfg!(target_env = "musl") { 0 } else { 16 };
 
 /// Room for a mutex that is made only to be looked at.
 #[repr(align(64))]
-struct Template(#[expect(dead_code, reason = "written by libc")] [u8; 64]);
+pub(crate) struct Template(#[expect(dead_code, reason = "written by libc")] [u8; 64]);
+
+impl Template {
+    pub(crate) fn new() -> std::cell::UnsafeCell<Self> {
+        std::cell::UnsafeCell::new(Self([0; 64]))
+    }
+}
 
 impl Mutex {
     /// # Safety
@@ -83,7 +89,7 @@ impl Mutex {
         if let Some(ours) = OURS.get() {
             return Ok(self.kind() == *ours);
         }
-        let template = std::cell::UnsafeCell::new(Template([0; 64]));
+        let template = Template::new();
         // SAFETY: 64 bytes of our own, aligned to 64, alive to the end of this function.
         let local = unsafe { Self::at(NonNull::from(&template).cast()) };
         // SAFETY: nobody else knows it.
@@ -91,7 +97,8 @@ impl Mutex {
         Ok(self.kind() == *OURS.get_or_init(|| local.kind()))
     }
 
-    fn kind(self) -> u32 {
+    /// What libc takes it for.
+    pub(crate) fn kind(self) -> u32 {
         // SAFETY: inside the mutex.
         let word =
             unsafe { self.0.cast::<u8>().add(KIND_AT) }.cast::<crate::primitive::AtomicU32>();

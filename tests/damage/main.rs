@@ -49,6 +49,16 @@ fn a_segment_file_of_any_bytes_is_opened_or_refused() {
     assert!(opened > 0 && refused > 0);
 }
 
+/// libc would follow the words of a priority-inheriting mutex, or end the process by an assertion: the type is looked at before.
+#[test]
+fn a_lock_of_another_type_is_refused_before_libc_sees_it() {
+    if !is_alone() {
+        return alone("a_lock_of_another_type_is_refused_before_libc_sees_it");
+    }
+    segment::bend_locks(&format!("mp-damage-lock-{}", std::process::id()));
+    done();
+}
+
 #[test]
 fn a_segment_that_is_spoilt_while_it_is_held_stays_where_it_is() {
     let name = format!("mp-damage-held-{}", std::process::id());

@@ -263,3 +263,28 @@ pub(crate) fn spoil_held(name: &str, script: &[u8]) {
         start.elapsed()
     );
 }
+
+/// Opens segments whose mutexes are of a type that this crate does not make.
+pub(crate) fn bend_locks(name: &str) {
+    for kind in [0, 6] {
+        make(name, kind);
+        let whole = std::fs::read(path(name)).unwrap();
+        std::fs::remove_file(path(name)).unwrap();
+        for (lock, bits) in [0, 1, 0x4000_0000, 0x4000_0001]
+            .into_iter()
+            .flat_map(|lock: u32| (0..8).map(move |bit| (lock, 1_u8 << bit)))
+        {
+            let mut bent = whole.clone();
+            bent[128..132].copy_from_slice(&lock.to_le_bytes());
+            bent[128 + 16] ^= bits;
+            std::fs::write(path(name), bent).unwrap();
+            let (robust, raw) = (
+                Value::<u64>::open(name),
+                Value::<u64, RawSyncMutex>::open_with_lock(name),
+            );
+            assert!(!use_value(name, robust), "{bits:#x}");
+            assert!(!use_value(name, raw), "{bits:#x}");
+        }
+        std::fs::remove_file(path(name)).unwrap();
+    }
+}
