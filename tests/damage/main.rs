@@ -11,6 +11,7 @@
 #[allow(dead_code, reason = "these tests use some of it")]
 #[path = "../limits/alone.rs"]
 mod alone;
+mod board;
 mod segment;
 mod slab;
 
@@ -85,4 +86,14 @@ fn a_worker_that_empties_its_parents_lane_does_not_have_its_cells_handed_out() {
     }
     slab::empty_the_first_lane();
     done();
+}
+
+#[test]
+fn forged_results_and_any_bytes_on_the_board_cost_errors_and_wrong_values() {
+    let mut all = board::Ends::default();
+    for round in 0..rounds(60) {
+        all.add(board::spoil(&script(round, 24 * (1 + round as usize % 12))));
+    }
+    println!("{all:?}");
+    assert!(all.right > 0 && all.failed > 0);
 }
