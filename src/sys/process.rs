@@ -46,10 +46,12 @@ fn start_time(pid: u32) -> io::Result<Option<u64>> {
         Err(error) if error.raw_os_error() == Some(ESRCH) => return Ok(None),
         Err(error) => return Err(error),
     };
-    fields(&stat).ok_or_else(|| io::ErrorKind::InvalidData.into())
+    let (gone, started) = look(&stat).ok_or(io::ErrorKind::InvalidData)?;
+    Ok((!gone).then_some(started))
 }
 
-fn fields(stat: &str) -> Option<Option<u64>> {
+/// Whether the process is gone or a zombie, and when it started.
+fn look(stat: &str) -> Option<(bool, u64)> {
     // the second field is the program's name in parentheses and may hold anything, so count from its end
     let mut fields = stat[stat.rfind(')')? + 1..].split_ascii_whitespace();
     let state = fields.next()?;
@@ -57,7 +59,7 @@ fn fields(stat: &str) -> Option<Option<u64>> {
     let threads: u32 = fields.nth(16)?.parse().ok()?;
     let started = fields.nth(1)?.parse().ok()?;
     let gone = matches!(state, "Z" | "X" | "x") && threads <= 1;
-    Some((!gone).then_some(started))
+    Some((gone, started))
 }
 
 #[cfg(test)]

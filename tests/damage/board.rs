@@ -122,7 +122,7 @@ impl Board {
                     self.word(line + 16).store(second, Ordering::SeqCst);
                 }
                 // one that has not begun its task is no news: it would be run, and end, again and again
-                if step[3] % 4 == 0 && progress >> 63 == 1 {
+                if step[3].is_multiple_of(4) && progress >> 63 == 1 {
                     std::process::abort();
                 }
             }

@@ -7,6 +7,10 @@
 //! Those of a segment that is yet to be opened are spoilt.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(
+    clippy::print_stdout,
+    reason = "processes of their own report on stdout"
+)]
 
 #[allow(dead_code, reason = "these tests use some of it")]
 #[path = "../limits/alone.rs"]

@@ -84,9 +84,9 @@ pub(crate) fn open_spoilt(name: &str, script: &[u8]) -> Found {
     }
     let start = Instant::now();
     let mut found = Found::default();
-    let mut count = |opened: bool| match opened {
-        true => found.opened += 1,
-        false => found.refused += 1,
+    let mut count = |opened: bool| {
+        found.opened += u32::from(opened);
+        found.refused += u32::from(!opened);
     };
     count(use_value(name, Value::<u64>::open(name)));
     // one that looks half-made is waited for, and would be five times
@@ -166,16 +166,11 @@ fn use_value<T: Pod, L: RawLock>(name: &str, opened: Result<Value<T, L>, Error>)
     if let Err(LockError::OwnerDied(guard)) = value.try_lock() {
         drop(guard.recover());
     }
-    for got in [
-        value.try_lock(),
-        value.lock_timeout(Duration::from_millis(1)),
-    ] {
-        lock_once(got, |mut guard| {
-            let copy = *guard;
-            *guard = copy;
-            guard
-        });
-    }
+    lock_once(value.try_lock(), |mut guard| {
+        *guard = T::zeroed();
+        guard
+    });
+    lock_once(value.lock_timeout(Duration::from_millis(1)), |guard| guard);
     let _ = format!("{value:?}");
     true
 }
@@ -222,7 +217,7 @@ pub(crate) fn spoil_held(name: &str, script: &[u8]) {
         .unwrap();
     for part in script.chunks(44) {
         spoil(part, 4_256, &[LOCK], |bytes, at| {
-            file.write_all_at(bytes, at).unwrap()
+            file.write_all_at(bytes, at).unwrap();
         });
         for array in [&array, &opened] {
             assert_eq!(array.len(), 1_000);

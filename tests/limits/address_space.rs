@@ -58,17 +58,17 @@ fn a_value_without_address_space_is_an_error() {
     }
     let _top = put_by();
     let segment = name("space");
-    let kept = Value::create(&name("kept"), [7_u8; 100_000]).unwrap();
+    let kept = Value::create(&name("kept"), [7_u8; 16_000]).unwrap();
     let refused = [
         until_enough(MIB, || Array::<u8>::new(10 << 20)),
         until_enough(MIB, || Array::<u8>::create(&segment, 10 << 20)),
         until_enough(MIB, || Array::<u8>::open_or_create(&segment, 10 << 20)),
-        until_enough(4096, || Value::<[u8; 100_000]>::open(&name("kept"))),
+        until_enough(4096, || Value::<[u8; 16_000]>::open(&name("kept"))),
         until_enough(4096, || Value::new(1_u8)),
     ];
     println!("refused {refused:?} times");
     assert!(refused.iter().all(|times| *times > 0));
-    assert_eq!(kept.get().unwrap(), [7; 100_000]);
+    assert_eq!(kept.get().unwrap(), [7; 16_000]);
     done();
 }
 

@@ -79,7 +79,7 @@ fn a_value_without_a_descriptor_is_an_error_at_every_place() {
     with_room(0, || is_clear(&Value::new(1_u8).unwrap_err(), "cannot"));
     let first = Value::new(1_u8).unwrap();
     with_room(0, || {
-        assert_eq!(Value::new(2_u8).unwrap().get().unwrap(), 2)
+        assert_eq!(Value::new(2_u8).unwrap().get().unwrap(), 2);
     });
     with_room(0, || kept.set(8).unwrap());
     let dropped = Value::create(&missing, 1_u64).unwrap();

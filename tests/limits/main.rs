@@ -4,6 +4,11 @@
 //! A limit holds for a whole process, so each test runs in a process of its own.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::exit, reason = "that a task may do it is tried")]
+#![allow(
+    clippy::print_stdout,
+    reason = "processes of their own report on stdout"
+)]
 
 mod address_space;
 mod alone;
