@@ -239,11 +239,12 @@ impl Shape {
         if fits {
             Ok(())
         } else {
-            Err(Error::type_mismatch(
-                object,
-                self.to_string(),
-                found.to_string(),
-            ))
+            // an array is asked for by its type; its length is not said
+            let mut expected = self.to_string();
+            if self.kind == Kind::Array {
+                expected = expected.replacen(&format!(" {} ", self.count), " ", 1);
+            }
+            Err(Error::type_mismatch(object, expected, found.to_string()))
         }
     }
 }

@@ -105,12 +105,18 @@ pub(crate) fn create(name: &str, shape: Shape, init: Init<'_>) -> Result<Arc<Seg
     }
 }
 
+/// Why a name is taken for good.
+const FOREIGN: &str = "a file that is no segment has that name";
+
 fn exists(object: &str, why: &str) -> Error {
+    let advice = if why == FOREIGN {
+        "remove it, or choose another name"
+    } else {
+        "open it, use open_or_create, or choose another name"
+    };
     Error::new(
         ErrorKind::AlreadyExists,
-        format!(
-            "cannot create {object}: {why}; open it, use open_or_create, or choose another name"
-        ),
+        format!("cannot create {object}: {why}; {advice}"),
     )
 }
 
@@ -325,6 +331,9 @@ pub(super) enum Found {
 pub(super) fn take_over(name: &str, watched: &mut Watched) -> Result<Found> {
     let object = format!("segment \"{name}\"");
     let refused = |error| Error::os(format_args!("cannot look at {object}"), error);
+    if shm::is_no_file(name) {
+        return Ok(Found::Alive(FOREIGN));
+    }
     let Some(fd) = open_fd(name).map_err(refused)? else {
         return Ok(Found::Gone);
     };
@@ -332,10 +341,10 @@ pub(super) fn take_over(name: &str, watched: &mut Watched) -> Result<Found> {
     let header = read_header(fd.as_fd()).map_err(refused)?;
     let may_live = match (&header, header.as_ref().map(Parsed::stage)) {
         (_, Some(Stage::Foreign)) => {
-            return Ok(Found::Alive("a file that is no segment has that name"));
+            return Ok(Found::Alive(FOREIGN));
         }
         (None, _) if facts.len > 0 => {
-            return Ok(Found::Alive("a file that is no segment has that name"));
+            return Ok(Found::Alive(FOREIGN));
         }
         (None, _) | (_, Some(Stage::Unborn)) if watched.is_abandoned(facts.file) => {
             // all zero: left by a creator that was killed at once, or in use by a program that knows nothing of us
@@ -413,6 +422,9 @@ fn try_open(name: &str, object: &str, watched: &mut Watched) -> Result<Opened> {
             format!("cannot open {object}: {what}"),
         )
     };
+    if shm::is_no_file(name) {
+        return Err(bad("it is not a regular file in memory".to_owned()));
+    }
     let fd = open_fd(name).map_err(refused)?.ok_or_else(|| {
         Error::new(
             ErrorKind::NotFound,

@@ -32,6 +32,12 @@ pub(crate) fn open(name: &str) -> io::Result<OwnedFd> {
     Ok(nix::sys::mman::shm_open(&*path, flags, Mode::empty())?)
 }
 
+/// Whether that name is no regular file: a directory, a link, a socket, a pipe. Such are not opened, or for reasons that say little.
+pub(crate) fn is_no_file(name: &str) -> bool {
+    nix::sys::stat::lstat(&*format!("/dev/shm/{name}"))
+        .is_ok_and(|stat| stat.st_mode & SFlag::S_IFMT.bits() != SFlag::S_IFREG.bits())
+}
+
 /// Removes the name; the memory goes with its last user.
 pub(crate) fn unlink(name: &str) -> io::Result<()> {
     Ok(nix::sys::mman::shm_unlink(&*format!("/{name}"))?)

@@ -198,7 +198,11 @@ fn a_wrong_type_is_an_error_that_names_both() {
         Some(("a value of u64 (<u8)", "a value of f64 (<f8)"))
     );
     let error = Array::<f64>::open(&name).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::TypeMismatch, "{error}");
+    assert_eq!(error.kind(), ErrorKind::TypeMismatch);
+    assert_eq!(
+        error.mismatch(),
+        Some(("an array of f64 (<f8)", "a value of f64 (<f8)"))
+    );
     let error = Value::<f64, RawSyncMutex>::open_with_lock(&name).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::TypeMismatch, "{error}");
     assert!(error.to_string().contains("raw_sync"), "{error}");
@@ -239,6 +243,43 @@ fn garbage_is_a_bad_segment_and_is_left_alone() {
         let error = Value::open_or_create(&name, || 1u64).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::BadSegment, "{error}");
         name.remove();
+    }
+}
+
+#[test]
+fn what_is_no_file_is_a_bad_segment_and_is_left_alone() {
+    let name = Name::new();
+    let mode = nix::sys::stat::Mode::S_IRWXU;
+    let make: [&dyn Fn(); 4] = [
+        &|| std::fs::create_dir(name.path()).unwrap(),
+        &|| std::os::unix::fs::symlink("/nowhere", name.path()).unwrap(),
+        &|| nix::unistd::mkfifo(&*name.path(), mode).unwrap(),
+        &|| drop(std::os::unix::net::UnixListener::bind(name.path()).unwrap()),
+    ];
+    for (which, make) in make.into_iter().enumerate() {
+        make();
+        let bad = [
+            Value::<u64>::open(&name).unwrap_err(),
+            Value::open_or_create(&name, || 1u64).unwrap_err(),
+        ];
+        for error in bad {
+            assert_eq!(error.kind(), ErrorKind::BadSegment, "{which}: {error}");
+            assert!(error.to_string().contains("not a regular file"), "{error}");
+        }
+        let error = Value::create(&name, 1u64).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AlreadyExists, "{which}: {error}");
+        assert!(
+            error
+                .to_string()
+                .ends_with("remove it, or choose another name")
+        );
+        let swept = multiproc::sweep_matching(|found| found == &*name).unwrap();
+        assert!(swept.is_empty());
+        if which == 0 {
+            std::fs::remove_dir(name.path()).unwrap();
+        } else {
+            name.remove();
+        }
     }
 }
 
