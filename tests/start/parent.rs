@@ -5,6 +5,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use multiproc::Pool;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use super::{command, role};
 
@@ -169,10 +170,9 @@ fn a_worker_that_cannot_be_replaced_now_is_replaced_later() {
     if role().is_some() {
         let pool = Pool::with_workers(2).unwrap();
         let all = pool.worker_pids();
-        let mut files: Vec<std::fs::File> = Vec::new();
-        let mut fill =
-            || files.extend(std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()));
-        fill();
+        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        // numbers below are taken, so none is left, whatever the ended workers had
+        setrlimit(Resource::RLIMIT_NOFILE, 3, hard).unwrap();
         for _ in 0..2 {
             let error = pool.apply(leave, 3).unwrap_err();
             assert_eq!(error.kind(), multiproc::ErrorKind::WorkerDied, "{error}");
@@ -181,28 +181,17 @@ fn a_worker_that_cannot_be_replaced_now_is_replaced_later() {
             pool.worker_pids().is_empty(),
             "no descriptor was left to start one"
         );
-        fill(); // what the ended workers had
         // a task waits until there is a worker for it
         let task = pool.apply_async(|x: u32| x + 1, 41).unwrap();
         assert!(!task.wait_timeout(Duration::from_millis(100)));
-        drop(files);
+        setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
         println!("@{}", task.get().unwrap());
         assert!(pool.worker_pids().iter().all(|pid| !all.contains(pid)));
         return;
     }
     let test = "parent::a_worker_that_cannot_be_replaced_now_is_replaced_later";
     let this = std::env::current_exe().unwrap();
-    let mut child = command(
-        "sh",
-        &[
-            "-c",
-            "ulimit -n 60; exec \"$0\" \"$@\"",
-            this.to_str().unwrap(),
-        ],
-        test,
-        "full",
-    );
-    let output = child.output().unwrap();
+    let output = command(this, &[], test, "full").output().unwrap();
     assert!(
         String::from_utf8_lossy(&output.stdout).contains("@42"),
         "{output:?}"
