@@ -1,6 +1,6 @@
 //! A `/dev/shm` that is really full: a small one of our own, in a mount namespace.
 
-use std::io;
+use std::io::{self, Write};
 
 use multiproc::{Array, Error, ErrorKind, Pool, Value};
 use nix::mount::{MsFlags, mount};
@@ -11,22 +11,31 @@ use crate::{alone_after, done, is_alone};
 
 const NONE: Option<&str> = None;
 
-/// A `/dev/shm` with `options`, seen by this process and its children alone.
+/// A `/dev/shm` with `options`, seen by this process and its children alone. Who is not root is root in a user namespace for it.
 fn own_shm(options: &str) -> io::Result<()> {
-    let mut flags = CloneFlags::CLONE_NEWNS;
-    if !nix::unistd::geteuid().is_root() {
-        flags |= CloneFlags::CLONE_NEWUSER;
+    let (user, group) = (nix::unistd::geteuid(), nix::unistd::getegid());
+    if user.is_root() {
+        unshare(CloneFlags::CLONE_NEWNS)?;
+    } else {
+        unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUSER)?;
+        std::fs::write("/proc/self/setgroups", "deny")?;
+        map_to_root("/proc/self/uid_map", user.as_raw())?;
+        map_to_root("/proc/self/gid_map", group.as_raw())?;
     }
-    unshare(flags)?;
-    mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)?;
-    mount(
-        Some("tmpfs"),
-        "/dev/shm",
-        Some("tmpfs"),
-        MsFlags::empty(),
-        Some(options),
-    )?;
+    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    mount(NONE, "/", NONE, private, NONE)?;
+    let kind = Some("tmpfs");
+    mount(kind, "/dev/shm", kind, MsFlags::empty(), Some(options))?;
     Ok(())
+}
+
+/// Without an allocation, since it runs between fork and exec.
+fn map_to_root(file: &str, id: u32) -> io::Result<()> {
+    let mut line = [0_u8; 32];
+    let mut rest = &mut line[..];
+    write!(rest, "0 {id} 1")?;
+    let len = 32 - rest.len();
+    std::fs::write(file, &line[..len])
 }
 
 fn one_mebibyte() -> io::Result<()> {
@@ -206,7 +215,7 @@ fn a_segment_with_holes_is_opened_whole_or_not_at_all() {
     let whole = std::fs::read(&path).unwrap();
     drop(array);
     let file = std::fs::File::create(&path).unwrap();
-    std::io::Write::write_all(&mut &file, &whole[..4096]).unwrap();
+    (&file).write_all(&whole[..4096]).unwrap();
     file.set_len(whole.len() as u64).unwrap();
     drop(file);
     let mut full: Vec<_> = [300_000, 5_000, 1].into_iter().flat_map(fill).collect();
