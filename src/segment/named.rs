@@ -13,7 +13,9 @@
 //! * **create, name is taken**: who can have the exclusive lease of a segment that is ready, or whose creator is dead, has found one that
 //!   nobody uses: it checks that the name still leads there, and unlinks it while holding the lease. One being made by a living process
 //!   is waited for. One with no creator in it yet (killed between 1 and 3) is given a grace.
-//! * **open**: shared lease, then the same check of the name: the file is neither removed nor about to be. Then wait for *ready*.
+//! * **create, `/dev/shm` is full**: the same look at the name first, since a dead segment of that very name may be what fills it.
+//! * **open**: shared lease, then the same check of the name: the file is neither removed nor about to be. Then wait for *ready*, and make
+//!   memory for the holes of a file that another program wrote.
 //! * **killed anywhere**: before 3 the grace, before 9 the dead identity, after 9 the missing lease tell the next creator that the name
 //!   may be taken over. The taker, killed before its unlink, has changed nothing; after it, the name is free.
 //!
