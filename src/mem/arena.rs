@@ -9,7 +9,8 @@
 //! | `WARM` 1 | free, with memory | taker: `TAKEN`, or `EMPTY` when it gives the memory back |
 //! | `TAKEN` 2 | in use: by the taker until its result is published, then by the parent | parent (or taker, unpublished): `WARM` |
 //!
-//! A taker that dies leaves `TAKEN` words; the parent frees those that belong to no result it holds. Nothing else is lost.
+//! A taker that dies leaves `TAKEN` words; the parent frees those that belong to no result it holds. It may also leave memory behind `EMPTY`
+//! words, if it had reserved and not yet taken; and with it goes its list of large spans. Its heir, the next taker, makes both good.
 //!
 //! WHY NOT one heap for all: its metadata would be a lock or a list that a death leaves half changed. WHY NOT smaller blocks: what is
 //! smaller than a page is copied out by the parent at once, so a page is warm and busy for moments only.
@@ -133,6 +134,39 @@ impl Taker {
         }
     }
 
+    /// The next taker of an arena whose last one has ended and used granules below `high`. What is free or held there in large runs becomes its
+    /// to give back, in pieces, since the parent lets go of what it holds bit by bit.
+    pub(crate) fn heir(table: &Table, high: u64, mut punch: impl FnMut(Span) -> bool) -> Self {
+        let mut taker = Self::new();
+        let high = usize::try_from(high)
+            .unwrap_or(usize::MAX)
+            .min(table.granules());
+        // ORDERING: Relaxed; an empty word is the taker's own, and whether another is taken or warm makes no difference here.
+        let is_empty = |at: usize| table.0[at].load(Ordering::Relaxed) == EMPTY;
+        let mut at = 0;
+        while at < high {
+            let empty = is_empty(at);
+            let end = (at..high).find(|at| is_empty(*at) != empty).unwrap_or(high);
+            let span = |first: usize, end: usize| Span {
+                first: first as u32,
+                count: (end - first) as u32,
+            };
+            if empty {
+                // memory that a death left here is found by nobody else; without any it is a hole already
+                punch(span(at, end));
+                at = end;
+            }
+            while at < end {
+                let piece = (at + LARGE as usize).min(end);
+                if piece - at == LARGE as usize {
+                    taker.large.push_back(span(at, piece));
+                }
+                at = piece;
+            }
+        }
+        taker
+    }
+
     /// Takes room for `len` bytes. `reach` is told the end before it is taken; `reserve` makes memory for granules that have none.
     pub(crate) fn take(
         &mut self,
@@ -173,7 +207,10 @@ impl Taker {
         }
         self.cursor = first + wanted;
         if span.count >= LARGE {
-            self.large.retain(|old| old.first != span.first);
+            let inside = |old: &Span| {
+                old.first >= span.first && old.first + old.count <= span.first + span.count
+            };
+            self.large.retain(|old| !inside(old));
             self.large.push_back(span);
         }
         Ok(span)
@@ -356,6 +393,51 @@ mod tests {
             )
             .unwrap();
         assert!(reserved, "its memory has to come back");
+    }
+
+    #[test]
+    fn an_heir_gives_back_what_its_predecessor_could_have() {
+        let table = table(1024);
+        let mut taker = Taker::new();
+        let mut high = 0;
+        let spans: Vec<Span> = (0..3)
+            .map(|_| {
+                taker
+                    .take(&table, 150 * GRANULE, |end| high = end, |_| Ok(()))
+                    .unwrap()
+            })
+            .collect();
+        // it dies as it has reserved a fourth; the parent holds the second
+        let died = taker.take(
+            &table,
+            100 * GRANULE,
+            |end| high = end,
+            |_| Err(std::io::ErrorKind::Other.into()),
+        );
+        assert!(died.is_err());
+        table.reclaim(high, &BTreeMap::from([(spans[1].first, spans[1].count)]));
+        let mut without = [false; 1024];
+        let mut heir = Taker::heir(&table, high, |span| {
+            without[span.granules()].fill(true);
+            true
+        });
+        assert!(without[450..550].iter().all(|hole| *hole));
+        assert!(!without[..450].contains(&true));
+        heir.trim(&table, 0, |span| {
+            without[span.granules()].fill(true);
+            true
+        });
+        // but for the ends of runs, which are small
+        let back = without[..450].iter().filter(|hole| **hole).count();
+        assert!(back + 4 * LARGE as usize >= 300, "{back}");
+        assert!(!without[spans[1].granules()].contains(&true));
+        table.release(spans[1]);
+        heir.trim(&table, 0, |span| {
+            without[span.granules()].fill(true);
+            true
+        });
+        let kept = without[..450].iter().filter(|hole| !**hole).count();
+        assert!(kept < LARGE as usize, "{kept}");
     }
 
     #[test]

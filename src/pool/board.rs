@@ -360,16 +360,19 @@ impl Board {
             })
     }
 
+    /// The taker of `arena` after one that has ended and used granules below `high`.
+    pub(super) fn heir(&self, arena: &Arena, high: u64) -> Taker {
+        Taker::heir(&arena.table, high, |span| self.punch(arena, span))
+    }
+
+    fn punch(&self, arena: &Arena, span: Span) -> bool {
+        let at = arena.at + span.bytes().start as u64;
+        memfd::punch(self.fd(), at, span.len() as u64).is_ok()
+    }
+
     /// Gives memory of free large spans back, all but `keep` bytes; by the arena's owner alone.
     pub(super) fn trim(&self, arena: &Arena, taker: &mut Taker, keep: usize) {
-        taker.trim(&arena.table, keep / GRANULE, |span| {
-            memfd::punch(
-                self.fd(),
-                arena.at + span.bytes().start as u64,
-                span.len() as u64,
-            )
-            .is_ok()
-        });
+        taker.trim(&arena.table, keep / GRANULE, |span| self.punch(arena, span));
     }
 }
 

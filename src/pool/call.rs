@@ -14,7 +14,6 @@ use serde::de::DeserializeOwned;
 
 use crate::error::{Result, TaskPanic};
 use crate::handle::Source;
-use crate::mem::arena::Taker;
 use crate::pool::board::Board;
 use crate::pool::input::{Input, decode};
 use crate::pool::output::{Output, run_many};
@@ -151,6 +150,7 @@ impl Call {
         parent: &Arc<FromParent>,
         current: &Arc<Current>,
     ) -> Result<Self> {
+        let arena = board.arena(me)?;
         Ok(Self {
             task: wire::Task::read(&Slot::default()),
             input: Input {
@@ -161,9 +161,9 @@ impl Call {
                 cursor: 0,
             },
             output: Output {
-                arena: board.arena(me)?,
+                taker: board.heir(&arena, board.line(me).high()),
+                arena,
                 board: Arc::clone(board),
-                taker: Taker::new(),
                 me,
                 parent: Arc::clone(parent),
                 current: Arc::clone(current),

@@ -7,5 +7,6 @@
 #![allow(clippy::exit, reason = "that a task may do it is tried")]
 
 mod help;
+mod memory;
 mod mixed;
 mod work;
