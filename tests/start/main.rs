@@ -4,8 +4,10 @@
 #![allow(clippy::exit, reason = "that a task may do it is tried")]
 #![allow(clippy::print_stdout, reason = "children in a role report on stdout")]
 
+mod killed;
 mod parent;
 mod refusals;
+mod terminal;
 
 use std::process::{Command, Output};
 
