@@ -157,6 +157,7 @@ fn be_a_parent(state: &str) {
         _ => Pool::builder().workers(3).build().unwrap(),
     };
     let pair = || (begun.clone(), locked.clone());
+    let _guard = (state == "blocked on the parent").then(|| locked.lock().unwrap());
     let _tasks = match state {
         "idle" => Vec::new(),
         "busy" => vec![
@@ -165,7 +166,6 @@ fn be_a_parent(state: &str) {
         ],
         "nested" => vec![pool.apply_async(nest, begun.clone()).unwrap()],
         "blocked on the parent" => {
-            std::mem::forget(locked.lock().unwrap());
             vec![
                 pool.apply_async(block, pair()).unwrap(),
                 pool.apply_async(block, pair()).unwrap(),

@@ -23,6 +23,16 @@ fn read_until(output: &Receiver<Vec<u8>>, until: &str) -> String {
     text
 }
 
+/// Makes the terminal on standard input that of a new session, of which this process is the leader.
+fn lead_a_session() -> std::io::Result<()> {
+    nix::unistd::setsid()?;
+    // SAFETY: the call takes a number.
+    match unsafe { nix::libc::ioctl(0, nix::libc::TIOCSCTTY, 0) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    }
+}
+
 #[test]
 fn ctrl_c_ends_the_parent_and_its_workers_without_a_word() {
     if role().is_some() {
@@ -51,17 +61,8 @@ fn ctrl_c_ends_the_parent_and_its_workers_without_a_word() {
         "parent",
     );
     shell.stdin(slave()).stdout(slave()).stderr(slave());
-    // SAFETY: the closure makes two system calls.
-    unsafe {
-        shell.pre_exec(|| {
-            nix::unistd::setsid()?;
-            // SAFETY: standard input is the terminal; the call takes a number.
-            match nix::libc::ioctl(0, nix::libc::TIOCSCTTY, 0) {
-                0 => Ok(()),
-                _ => Err(std::io::Error::last_os_error()),
-            }
-        })
-    };
+    // SAFETY: the function makes two system calls.
+    unsafe { shell.pre_exec(lead_a_session) };
     let mut family = Family::start(&mut shell, "terminal");
     drop((shell, terminal.slave));
     let mut master = std::fs::File::from(terminal.master);
