@@ -24,7 +24,7 @@ use crate::ring::line::Line;
 use crate::ring::slot::Slot;
 use crate::sync::park::{self, Doorbell};
 use crate::sys::map::{self, Mapping};
-use crate::sys::{memfd, memory};
+use crate::sys::{fork, memfd, memory};
 
 /// Records of each worker: unread results it can have before it uses the slots themselves.
 const RECORDS: usize = 256;
@@ -106,6 +106,8 @@ impl Shape {
 /// A mapped board.
 #[derive(Debug)]
 pub(super) struct Board {
+    /// A child that a task forks has no mapping of the memory, and must not keep it alive by the descriptor.
+    _withheld: fork::Withheld,
     fd: OwnedFd,
     region: Region,
     plan: Plan,
@@ -218,6 +220,7 @@ impl Board {
             records: region
                 .slice(plan.records_at, workers * RECORDS)
                 .map_err(inside)?,
+            _withheld: fork::withhold(fd.as_fd()),
             fd,
             region,
             plan,

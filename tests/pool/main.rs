@@ -15,6 +15,7 @@ mod large;
 mod results;
 mod seeds;
 mod storm;
+mod wayward;
 mod wild;
 
 use multiproc::Value;
