@@ -109,6 +109,8 @@ pub(super) struct Board {
     /// A child that a task forks has no mapping of the memory, and must not keep it alive by the descriptor.
     _withheld: fork::Withheld,
     fd: OwnedFd,
+    /// Device and inode of the file.
+    identity: (u64, u64),
     region: Region,
     plan: Plan,
     shape: Shape,
@@ -199,6 +201,8 @@ impl Board {
         mapping
             .not_for_forked_children()
             .map_err(|error| Error::os("cannot set up shared memory for a pool", error))?;
+        let identity = memfd::identity(fd.as_fd())
+            .map_err(|error| Error::os("cannot set up shared memory for a pool", error))?;
         let region = region_of(mapping);
         let inside =
             |_: OutOfRegion| corrupted("the pool's shared memory is shorter than its plan");
@@ -222,6 +226,7 @@ impl Board {
                 .map_err(inside)?,
             _withheld: fork::withhold(fd.as_fd()),
             fd,
+            identity,
             region,
             plan,
             shape,
@@ -315,6 +320,12 @@ impl Board {
         memfd::is_there(self.fd(), arena.at + span.bytes().start as u64, len as u64)
     }
 
+    /// Whether the descriptor still is that of this memory. A task may have closed it, and opened something else in its place, which must
+    /// not be grown or have holes punched into it.
+    pub(super) fn has_its_file(&self) -> bool {
+        memfd::identity(self.fd()).is_ok_and(|found| found == self.identity)
+    }
+
     /// Makes memory exist behind `span` of `arena`.
     fn reserve(&self, arena: &Arena, span: Span) -> std::io::Result<()> {
         // WHY NOT leave it to the kernel: it would hand out page after page and then end some process
@@ -322,6 +333,9 @@ impl Board {
             && memory::available().is_some_and(|free| free < span.len() as u64)
         {
             return Err(std::io::ErrorKind::OutOfMemory.into());
+        }
+        if !self.has_its_file() {
+            return Ok(()); // the mapping is there: pages are made as they are touched
         }
         memfd::reserve(
             self.fd(),
@@ -370,7 +384,7 @@ impl Board {
 
     fn punch(&self, arena: &Arena, span: Span) -> bool {
         let at = arena.at + span.bytes().start as u64;
-        memfd::punch(self.fd(), at, span.len() as u64).is_ok()
+        self.has_its_file() && memfd::punch(self.fd(), at, span.len() as u64).is_ok()
     }
 
     /// Gives memory of free large spans back, all but `keep` bytes; by the arena's owner alone.

@@ -21,10 +21,14 @@ use crate::pool::message::{Said, Told};
 use crate::pool::parent::Core;
 use crate::spawn::worker::Control;
 use crate::sync::current::Current;
+use crate::sys::entry;
 use crate::sys::socket::Message;
 
 /// How long a worker waits for a descriptor it asked for.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+
+/// Exit code of a worker that cannot go on since a task has closed its descriptors.
+pub(super) const CUT_OFF: i32 = 118;
 
 /// A worker's way to descriptors: its parent.
 pub(super) struct FromParent {
@@ -77,8 +81,12 @@ fn hear(message: Message, answers: &Sender<(SegmentId, Option<OwnedFd>)>, curren
 impl Source for FromParent {
     fn descriptor(&self, id: SegmentId) -> Result<OwnedFd> {
         let answers = lock(&self.answers);
-        self.control
-            .send(&Said::Need(id.to_bytes()).to_bytes(), &[]);
+        let asked = self
+            .control
+            .try_send(&Said::Need(id.to_bytes()).to_bytes(), &[]);
+        if asked.is_err() {
+            entry::quit(CUT_OFF); // the parent says more of a death than this process could of a handle it cannot ask for
+        }
         let end = Instant::now() + ANSWER_LIMIT;
         // an answer that came too late for an earlier question is passed over
         while let Ok((answered, fd)) =

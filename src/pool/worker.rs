@@ -9,7 +9,7 @@ use crate::pool::board::{Board, KEEP_WARM};
 use crate::pool::call::Call;
 use crate::pool::message::{Said, Setup};
 use crate::pool::panics::{catch_panics_of_this_thread, decode_panic, encode_panic_for_message};
-use crate::pool::travel::FromParent;
+use crate::pool::travel::{CUT_OFF, FromParent};
 use crate::pool::wire::Status;
 use crate::primitive::spin_loop;
 use crate::ring::claim::{Claimed, Claimer};
@@ -19,6 +19,7 @@ use crate::spawn::worker::Arrival;
 use crate::sync::current::Current;
 use crate::sync::park;
 use crate::sync::words::{Bits, Switch};
+use crate::sys::entry;
 use crate::sys::socket::MESSAGE_MAX;
 
 /// Polls before a worker sleeps, where there is a processor for everybody: about as long as a wake across processors takes.
@@ -159,6 +160,10 @@ impl Worker {
                 spin_loop();
                 continue;
             }
+            // a task has closed what is not its own: another worker is better off, and nothing is lost by it now
+            if !board.has_its_file() {
+                break;
+            }
             self.call.rest(if rested { 0 } else { KEEP_WARM });
             self.let_go();
             let has_news = || {
@@ -189,6 +194,9 @@ impl Worker {
                 read,
             );
             self.let_go();
+        }
+        if !board.has_its_file() {
+            entry::quit(CUT_OFF); // nothing that holds descriptors can be dropped any more
         }
     }
 

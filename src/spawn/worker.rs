@@ -72,7 +72,12 @@ struct Heard {
 impl Control {
     /// Sends a message to the parent. If it has gone there is nothing left to do, and the watcher ends the process.
     pub(crate) fn send(&self, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) {
-        let _ = self.socket.send(bytes, descriptors, true);
+        let _ = self.try_send(bytes, descriptors);
+    }
+
+    /// The same, and says whether it could be sent: not if a task has closed the socket.
+    pub(crate) fn try_send(&self, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+        self.socket.send(bytes, descriptors, true)
     }
 
     /// Sets who hears the parent's messages, on the watcher's thread. Messages that came before are passed on now.

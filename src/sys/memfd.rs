@@ -42,6 +42,12 @@ pub(crate) fn len(fd: BorrowedFd<'_>) -> io::Result<u64> {
     Ok(u64::try_from(nix::sys::stat::fstat(fd)?.st_size).unwrap_or(0))
 }
 
+/// Device and inode of the file behind `fd`.
+pub(crate) fn identity(fd: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
+    let found = nix::sys::stat::fstat(fd)?;
+    Ok((found.st_dev, found.st_ino))
+}
+
 /// Makes pages exist behind `offset..offset + len` now, so that touching them later cannot fail: no SIGBUS on a full `/dev/shm`.
 pub(crate) fn reserve(fd: BorrowedFd<'_>, offset: u64, len: u64) -> io::Result<()> {
     if len == 0 {

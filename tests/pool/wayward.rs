@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use multiproc::{Pool, Value};
+use multiproc::{ErrorKind, Pool, Value};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{ForkResult, Pid, fork};
 use serde::{Deserialize, Serialize};
@@ -251,4 +251,67 @@ fn a_child_of_a_task_that_leaves_the_task_does_no_work() {
     for x in 0..100 {
         assert_eq!(pool.apply(square, x).unwrap(), x * x);
     }
+}
+
+fn close_all() {
+    for fd in 3..256 {
+        let _ = nix::unistd::close(fd);
+    }
+}
+
+/// A worker whose descriptors a task had closed went on: each later result that needed memory was `OutOfMemory`, each new handle took ten
+/// seconds to be `Gone`, and what the task had opened in their place was grown and punched as if it were the pool's memory.
+#[test]
+fn a_task_that_closes_every_descriptor_costs_its_worker_and_no_result() {
+    let pool = Pool::with_workers(2).unwrap();
+    let work = |(x, sum): (u64, Value<u64>)| {
+        if x.is_multiple_of(50) {
+            close_all();
+            if x.is_multiple_of(100) {
+                // in the place of what it closed
+                Box::leak(Box::new(std::fs::File::open("/dev/null").unwrap()));
+            }
+        }
+        sum.update(|sum| *sum += x).unwrap();
+        vec![x as u8; (x * 997 % 50_000) as usize]
+    };
+    let start = Instant::now();
+    for chunk in [1, 9] {
+        // of one value for all items, some workers have learned before; of its own value, none
+        let values: Vec<Value<u64>> = (0..5).map(|_| Value::new(0).unwrap()).collect();
+        let items = (0..500).map(|x| (x, values[x as usize / 100].clone()));
+        let mut lost = 0;
+        for (x, result) in pool.chunk_size(chunk).imap(work, items).enumerate() {
+            match result {
+                Ok(bytes) => {
+                    assert_eq!(bytes.len(), x * 997 % 50_000);
+                    assert!(bytes.iter().all(|byte| *byte == x as u8));
+                }
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::WorkerDied, "item {x}: {error}");
+                    lost += 1;
+                }
+            }
+        }
+        println!("chunks of {chunk}: {lost} of 500 lost");
+        assert!(lost <= 10, "{lost} lost by ten such tasks");
+    }
+    assert!(
+        start.elapsed() < Duration::from_secs(30),
+        "somebody waited for an answer"
+    );
+    pool.close();
+    pool.join().unwrap();
+}
+
+#[test]
+fn an_idle_worker_without_descriptors_is_replaced() {
+    let pool = Pool::with_workers(1).unwrap();
+    let close = |()| {
+        close_all();
+        std::process::id()
+    };
+    let pid = pool.apply(close, ()).unwrap();
+    wait_for_another(&pool, pid);
+    assert_eq!(pool.apply(square, 3).unwrap(), 9);
 }
