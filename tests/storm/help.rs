@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use multiproc::Pool;
+use multiproc::{LockError, Pool, Value};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -87,17 +87,23 @@ fn signal(pid: u32, signal: Signal) -> bool {
 }
 
 /// What is done to workers.
-pub(crate) struct Rage {
+pub(crate) struct Rage<'a> {
+    /// How many tasks have come to their end, as they themselves count.
+    pub(crate) finished: &'a Value<u64>,
     /// Some are killed, not only stopped.
     pub(crate) deadly: bool,
     /// Longest pause between two blows, in milliseconds.
     pub(crate) calm: u64,
 }
 
+/// Kills in a row without a task that has come to its end. A pool whose workers die faster gives up, busy or not, and says so.
+const FRUITLESS: u64 = 6;
+
 /// Kills, stops and continues workers until `over`, or until the pool is taken. Who is stopped then stays so, if he lives.
-pub(crate) fn rage(pool: &Stormed, over: &AtomicBool, dice: &mut Dice, rage: &Rage) -> Damage {
+pub(crate) fn rage(pool: &Stormed, over: &AtomicBool, dice: &mut Dice, rage: &Rage<'_>) -> Damage {
     let mut damage = Damage::default();
     let mut stopped: Vec<(u32, Instant)> = Vec::new();
+    let (mut fruitless, mut finished) = (0, 0);
     let go_on = |stopped: &mut Vec<(u32, Instant)>, all: bool| {
         stopped.retain(|(pid, until)| {
             let due = all || *until <= Instant::now();
@@ -109,12 +115,22 @@ pub(crate) fn rage(pool: &Stormed, over: &AtomicBool, dice: &mut Dice, rage: &Ra
     };
     while !over.load(Ordering::Relaxed) {
         {
+            // held over the signal: a pool that is dropped collects its workers, and their numbers may become others'
             let pool = read(pool);
             let Some(pool) = &*pool else {
                 return damage;
             };
             let pids = pool.worker_pids();
             damage.pids.extend(&pids);
+            // whoever holds the lock may be stopped, to be continued by us
+            let now = match rage.finished.try_lock() {
+                Ok(count) => *count,
+                Err(LockError::OwnerDied(count)) => *count.recover(),
+                Err(_) => finished,
+            };
+            if std::mem::replace(&mut finished, now) != now {
+                fruitless = 0;
+            }
             if !pids.is_empty() {
                 let pid = pids[dice.below(pids.len() as u64) as usize];
                 if !rage.deadly || dice.one_in(3) {
@@ -123,7 +139,8 @@ pub(crate) fn rage(pool: &Stormed, over: &AtomicBool, dice: &mut Dice, rage: &Ra
                         let until = Instant::now() + Duration::from_millis(dice.below(20));
                         stopped.push((pid, until));
                     }
-                } else if signal(pid, Signal::SIGKILL) {
+                } else if fruitless < FRUITLESS && signal(pid, Signal::SIGKILL) {
+                    fruitless += 1;
                     damage.kills += 1;
                 }
             }
@@ -144,9 +161,9 @@ impl Progress {
     }
 
     pub(crate) fn settled(&self) {
-        let mut state = lock(&self.0);
-        state.1 = state.1.max(state.0.elapsed());
-        state.0 = Instant::now();
+        let (last, longest) = &mut *lock(&self.0);
+        *longest = last.elapsed().max(*longest);
+        *last = Instant::now();
     }
 
     pub(crate) fn longest(&self) -> Duration {

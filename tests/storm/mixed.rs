@@ -81,8 +81,9 @@ impl Plan {
         builder.build().unwrap()
     }
 
-    fn rage(&self) -> Rage {
+    fn rage<'a>(&self, finished: &'a Value<u64>) -> Rage<'a> {
         Rage {
+            finished,
             deadly: self.deadly,
             calm: self.calm,
         }
@@ -227,11 +228,13 @@ impl Round {
         let plan = Plan::roll(dice);
         let all = TASKS + ITEMS + MAPPED;
         let (entered, sum) = (Array::new(all).unwrap(), Value::new(0).unwrap());
+        let finished = Value::new(0).unwrap();
         let orders = (0..all).map(|id| Order {
             id,
             what: plan.what(dice, id < TASKS),
             entered: entered.clone(),
             sum: sum.clone(),
+            finished: finished.clone(),
         });
         Self {
             seed,
@@ -327,7 +330,12 @@ impl Round {
     /// An endless call until somebody terminates the pool.
     fn outlast(&self, pool: &Pool) {
         let mut seen = HashSet::new();
-        for result in pool.imap_unordered(|x: u64| x, 0..) {
+        let count = |(x, finished): (u64, Value<u64>)| {
+            add(&finished, 1);
+            x
+        };
+        let items = (0..).map(|x| (x, self.orders[0].finished.clone()));
+        for result in pool.imap_unordered(count, items) {
             self.progress.settled();
             match result {
                 Ok(x) => assert!(seen.insert(x), "{x} came twice"),
@@ -413,8 +421,14 @@ impl Round {
         let tasks = Tasks::default();
         let (tally, damage) = std::thread::scope(|scope| {
             let ends = (AtEnd(&over), AtEnd(&quiet), AtEnd(&enough));
-            let killer =
-                scope.spawn(|| rage(&stormed, &over, &mut killers_dice, &self.plan.rage()));
+            let killer = scope.spawn(|| {
+                rage(
+                    &stormed,
+                    &over,
+                    &mut killers_dice,
+                    &self.plan.rage(&self.orders[0].finished),
+                )
+            });
             scope.spawn(|| watch(&stormed, &self.progress, &quiet, self.seed));
             let guard = read(&stormed);
             let pool = guard.as_ref().unwrap();

@@ -10,6 +10,8 @@ pub(crate) struct Order {
     pub(crate) what: What,
     pub(crate) entered: Array<u32>,
     pub(crate) sum: Value<u64>,
+    /// How many have come to their end.
+    pub(crate) finished: Value<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,6 +93,7 @@ pub(crate) fn work(order: Order) -> Fruit {
             }
         }
     }
+    add(&order.finished, 1);
     fruit
 }
 
