@@ -44,7 +44,7 @@ fn the_memory_of_large_results_goes_back_though_their_workers_were_killed() {
     let pool = Pool::with_workers(2).unwrap();
     let at_first = memory_of_the_board();
     let (mut kills, mut delivered, mut lost, mut most) = (0, 0, 0, 0);
-    for _ in 0..rounds(15) {
+    for _ in 0..rounds(8) {
         let tasks: Vec<_> = (0..4)
             .map(|_| pool.apply_async(make, LARGE).unwrap())
             .collect();

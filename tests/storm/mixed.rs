@@ -491,7 +491,7 @@ fn every_task_ends_once_whatever_is_asked_of_the_pool_and_done_to_its_workers() 
     let _alone = alone();
     let (mut tally, mut kills, mut stops, mut replaced) = (Tally::default(), 0, 0, 0);
     let (mut longest, mut before) = (Duration::ZERO, None);
-    let (first, rounds) = (first_seed(), rounds(12));
+    let (first, rounds) = (first_seed(), rounds(8));
     for seed in first..first + rounds {
         let mut dice = Dice::new(seed);
         let round = Round::new(seed, &mut dice);
