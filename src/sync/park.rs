@@ -124,6 +124,7 @@ pub(crate) fn nap(word: &AtomicU32, limit: Duration) {
 /// | 0 | nobody sleeps: workers save the system call |
 /// | 1 | a thread of the parent sleeps or is about to |
 /// | 2 | it was called by its own process and must look around |
+/// | 3 | as 1, and a worker has rung: who was only about to sleep looks again |
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Doorbell<'a>(pub(crate) &'a AtomicU32);
 
@@ -142,9 +143,15 @@ impl Doorbell<'_> {
 
     /// A worker has news: wakes the parent if it sleeps.
     pub(crate) fn ring(self) {
-        // ORDERING: pairs with the fence in `sleep`: either we see 1, or the sleeper sees the record published before.
+        // ORDERING: pairs with the fence in `sleep`: either we see 1 or 3, or the sleeper sees the record published before.
         fence(Ordering::SeqCst);
-        if self.0.load(Ordering::Relaxed) == 1 {
+        if self.0.load(Ordering::Relaxed) & 1 == 1 {
+            // WHY NOT only wake: a sleeper that has looked and is not yet in the kernel would not hear it, find 1 and sleep. WHY NOT wake at
+            // 1 only: a worker that stops between the two steps would mute all others.
+            // ORDERING: Relaxed; the fence above has ordered the record, and this only keeps a sleeper from sleeping.
+            let _ = self
+                .0
+                .compare_exchange(1, 3, Ordering::Relaxed, Ordering::Relaxed);
             futex::wake(self.0, 1);
         }
     }
@@ -170,6 +177,20 @@ mod tests {
             None
         });
         assert_eq!(woken, 0);
+    }
+
+    /// Found by the model checker: a ring only woke, which a parent that had looked and was not yet in the kernel did not hear. It then slept
+    /// for its limit beside a result.
+    #[test]
+    fn a_ring_between_the_look_and_the_sleep_is_heard() {
+        let bell = AtomicU32::new(0);
+        for rings in [Doorbell::ring, Doorbell::call] {
+            Doorbell(&bell).sleep(None, || {
+                rings(Doorbell(&bell));
+                false
+            });
+        }
+        assert_eq!(bell.load(Ordering::Relaxed), 0);
     }
 
     #[test]
