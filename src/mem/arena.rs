@@ -283,7 +283,7 @@ mod tests {
     struct Words([AtomicU32; 1024]);
 
     fn table(granules: usize) -> Table {
-        let words: Arc<Words> = Arc::new(Words([const { AtomicU32::new(EMPTY) }; 1024]));
+        let words: Arc<Words> = Arc::new(Words(std::array::from_fn(|_| AtomicU32::new(EMPTY))));
         let base = NonNull::from(&words.0).cast::<u8>();
         let keep: Arc<dyn Any + Send + Sync> = words;
         // SAFETY: the words live as long as `keep` and are atomics; aligned by their type.

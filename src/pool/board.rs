@@ -32,6 +32,10 @@ const RECORDS: usize = 256;
 pub(super) const CONTEXTS: usize = 64;
 const PAGE: usize = 4096;
 
+// pinned here, where they are mapped: a model checker's atomics, with which `ring` is compiled as well, have other sizes
+const _: () = assert!(size_of::<Slot>() == 128);
+const _: () = assert!(size_of::<Line>() == 256);
+
 /// The numbers from which every offset follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Shape {

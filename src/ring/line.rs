@@ -34,8 +34,6 @@ struct Told {
 // SAFETY: all fields are atomics, any bits are valid, nothing to drop.
 unsafe impl Shared for Line {}
 
-const _: () = assert!(size_of::<Line>() == 256);
-
 /// How far a worker is in its task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Progress {

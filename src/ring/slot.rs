@@ -27,8 +27,6 @@ pub(crate) struct Slot {
 // SAFETY: all fields are atomics, any bits are valid, nothing to drop.
 unsafe impl Shared for Slot {}
 
-const _: () = assert!(size_of::<Slot>() == 128);
-
 impl Slot {
     /// Asks the processor to fetch the first line for writing, ahead of a [`write`](Self::write) that comes soon: the line is in the cache
     /// of the worker that claimed it last, and fetching it takes longer than all the rest of a submission.

@@ -112,9 +112,7 @@ impl Current {
                 .compare_exchange(word, next, Ordering::AcqRel, Ordering::Relaxed)
                 .is_err()
         {
-            loop {
-                std::thread::park(); // the first thread ends the process
-            }
+            entry::await_end(); // by the first thread
         }
     }
 

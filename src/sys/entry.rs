@@ -64,6 +64,13 @@ pub(crate) fn quit(code: c_int) -> ! {
     unsafe { libc::_exit(code) }
 }
 
+/// Stops the calling thread for good: another one is ending the process.
+pub(crate) fn await_end() -> ! {
+    loop {
+        std::thread::park();
+    }
+}
+
 pub(crate) fn parent_pid() -> i32 {
     // SAFETY: always allowed.
     unsafe { libc::getppid() }

@@ -1,0 +1,159 @@
+//! Sleeping and waking. A futex here sleeps without limit, so a lost wake is a deadlock, which the checker reports.
+
+use std::sync::Arc;
+
+use loom::thread;
+
+use crate::explore;
+use crate::primitive::{AtomicU32, AtomicU64, Ordering, Signal};
+use crate::sync::park::{self, Doorbell};
+
+/// A word to sleep in for each of two workers.
+struct Beds {
+    mask: [AtomicU64; 1],
+    words: [AtomicU32; 2],
+    news: [AtomicU64; 2],
+}
+
+impl Beds {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            mask: [AtomicU64::new(0)],
+            words: [0, 1].map(|_| AtomicU32::new(0)),
+            news: [0, 1].map(|_| AtomicU64::new(0)),
+        })
+    }
+
+    fn wake(&self, count: usize) -> usize {
+        park::wake(&self.mask, count, |worker| Some(&self.words[worker]))
+    }
+
+    /// Sleeps as `worker` until there are `wanted` pieces of news for it.
+    fn sleep_until(&self, worker: usize, wanted: u64) {
+        while self.news[worker].load(Ordering::Acquire) < wanted {
+            park::park(&self.mask, worker, &self.words[worker], None, || {
+                self.news[worker].load(Ordering::Acquire) >= wanted
+            });
+        }
+    }
+}
+
+pub(crate) fn no_wake_of_a_worker_is_lost() -> u64 {
+    explore::within(4, || {
+        let beds = Beds::new();
+        let worker = {
+            let beds = Arc::clone(&beds);
+            thread::spawn(move || {
+                beds.sleep_until(0, 1);
+                beds.sleep_until(0, 2);
+            })
+        };
+        for news in 1..=2 {
+            beds.news[0].store(news, Ordering::Release);
+            beds.wake(1);
+        }
+        worker.join().expect("lives");
+        assert!(!park::sleeps(&beds.mask, 0), "it has taken its bit away");
+    })
+}
+
+pub(crate) fn a_wake_for_two_reaches_both() -> u64 {
+    explore::all(|| {
+        let beds = Beds::new();
+        let workers = [0, 1].map(|worker| {
+            let beds = Arc::clone(&beds);
+            thread::spawn(move || beds.sleep_until(worker, 1))
+        });
+        beds.news
+            .iter()
+            .for_each(|news| news.store(1, Ordering::Release));
+        beds.wake(2);
+        for worker in workers {
+            worker.join().expect("lives");
+        }
+    })
+}
+
+/// One of the parent's threads wakes any worker, another this one, a third all of them.
+pub(crate) fn wakes_of_every_kind_do_not_get_in_each_others_way() -> u64 {
+    explore::all(|| {
+        let beds = Beds::new();
+        let worker = {
+            let beds = Arc::clone(&beds);
+            thread::spawn(move || beds.sleep_until(0, 2))
+        };
+        let other = {
+            let beds = Arc::clone(&beds);
+            thread::spawn(move || {
+                beds.news[0].store(1, Ordering::Release);
+                beds.wake(1);
+                beds.news[0].store(2, Ordering::Release);
+                park::wake_one(&beds.mask, 0, &beds.words[0]);
+            })
+        };
+        park::rouse(&beds.words[0]);
+        worker.join().expect("lives");
+        other.join().expect("lives");
+    })
+}
+
+/// The parent sleeps for the record of a worker.
+pub(crate) fn the_doorbell_loses_no_news_of_a_worker() -> u64 {
+    explore::within(4, || {
+        let shared = Arc::new((AtomicU32::new(0), AtomicU64::new(0)));
+        let worker = {
+            let shared = Arc::clone(&shared);
+            thread::spawn(move || {
+                for news in 1..=2 {
+                    shared.1.store(news, Ordering::Release);
+                    Doorbell(&shared.0).ring();
+                }
+            })
+        };
+        for wanted in 1..=2 {
+            let is_there = || shared.1.load(Ordering::Acquire) >= wanted;
+            while !is_there() {
+                Doorbell(&shared.0).sleep(None, is_there);
+            }
+        }
+        worker.join().expect("lives");
+    })
+}
+
+/// Two threads of the parent call the one that sleeps, each for another reason, while a worker rings.
+pub(crate) fn the_doorbell_loses_no_call_of_its_own_process() -> u64 {
+    explore::all(|| {
+        let shared = Arc::new((
+            AtomicU32::in_turn(0),
+            [0, 1].map(|_| Signal::new()),
+            AtomicU64::new(0),
+        ));
+        let callers = [0, 1].map(|caller| {
+            let shared = Arc::clone(&shared);
+            thread::spawn(move || {
+                shared.1[caller].raise();
+                Doorbell(&shared.0).call();
+                if caller == 1 {
+                    shared.2.store(1, Ordering::Release);
+                    Doorbell(&shared.0).ring();
+                }
+            })
+        });
+        let mut taken = [false; 2];
+        loop {
+            for (signal, taken) in shared.1.iter().zip(&mut taken) {
+                *taken |= signal.take();
+            }
+            let is_rung = || shared.2.load(Ordering::Acquire) == 1;
+            let rung = is_rung();
+            if taken == [true; 2] && rung {
+                break;
+            }
+            let has_news = || shared.1.iter().any(Signal::is_raised) || !rung && is_rung();
+            Doorbell(&shared.0).sleep(None, has_news);
+        }
+        for caller in callers {
+            caller.join().expect("lives");
+        }
+    })
+}
