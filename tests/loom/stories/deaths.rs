@@ -27,7 +27,7 @@ fn alone(records: usize, forgets: Forgets) -> u64 {
 /// A dying worker, another one and their parent, with `tasks` tasks. All three sleep when they have nothing to do. Nobody is replaced.
 fn beside_another(preemptions: usize, tasks: u64, forgets: Forgets) -> u64 {
     explore::deaths(preemptions, move |fuse| {
-        let board = Board::new(2, 2, 2, tasks as usize);
+        let board = Board::new(tasks as usize, 2, 1, tasks as usize);
         let mut parent = Parent::new(&board, forgets);
         let dying = start(&board, 0, fuse);
         let other = start(&board, 1, None);
