@@ -1,0 +1,6 @@
+//! The part of `src/sync` that is run.
+
+#[path = "../../src/sync/park.rs"]
+pub(crate) mod park;
+#[path = "../../src/sync/words.rs"]
+pub(crate) mod words;
