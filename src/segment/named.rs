@@ -38,7 +38,6 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::mem::layout::{Contents, ID_AT, Parsed, SegmentId, Stage};
 use crate::mem::place::Region;
 use crate::mem::shape::Shape;
-use crate::sys::clock::Wait;
 use crate::sys::shm::{self, Lease};
 use crate::sys::{fork, memfd, memory};
 
@@ -47,6 +46,27 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// How long a file without a creator's name may be one that is just being made.
 const GRACE: Duration = Duration::from_millis(250);
 const PAUSE: Duration = Duration::from_micros(500);
+
+/// Attempts that are left of as many as fill [`PATIENCE`] with pauses. Not read off the clock: who was slow, or was stopped, has waited
+/// for nobody meanwhile.
+struct Attempts(u32);
+
+impl Attempts {
+    const fn new() -> Self {
+        Self((PATIENCE.as_micros() / PAUSE.as_micros()) as u32)
+    }
+
+    /// Whether there is another.
+    const fn next(&mut self) -> bool {
+        match self.0.checked_sub(1) {
+            Some(left) => {
+                self.0 = left;
+                true
+            }
+            None => false,
+        }
+    }
+}
 
 /// A mapping made by `shared_memory`, which never unlinks it.
 struct Mapped(#[expect(dead_code, reason = "held for its drop, which unmaps")] Shmem);
@@ -80,7 +100,7 @@ pub(crate) fn create(name: &str, shape: Shape, init: Init<'_>) -> Result<Arc<Seg
     check_name(name)?;
     let total = shape.total()?;
     let object = format!("segment \"{name}\"");
-    let limit = Wait::lasting(PATIENCE);
+    let mut attempts = Attempts::new();
     let mut watched = Watched::default();
     loop {
         let full = ensure_room(&object, total).err();
@@ -99,7 +119,7 @@ pub(crate) fn create(name: &str, shape: Shape, init: Init<'_>) -> Result<Arc<Seg
                 Found::Unclear => std::thread::sleep(PAUSE),
             },
         }
-        if limit.is_over() {
+        if !attempts.next() {
             return Err(
                 full.unwrap_or_else(|| exists(&object, "other processes are just making it"))
             );
@@ -289,11 +309,11 @@ fn open_fd(name: &str) -> std::io::Result<Option<OwnedFd>> {
 
 /// A shared lease; who looks whether the segment is dead holds an exclusive one, but for moments only.
 fn lease_in_time(fd: &OwnedFd, object: &str) -> Result<bool> {
-    let limit = Wait::lasting(PATIENCE);
+    let mut attempts = Attempts::new();
     loop {
         let got = shm::lease(fd.as_fd(), Lease::Shared)
             .map_err(|error| Error::os(format_args!("cannot lock {object}"), error))?;
-        if got || limit.is_over() {
+        if got || !attempts.next() {
             return Ok(got);
         }
         std::thread::sleep(PAUSE);
@@ -395,12 +415,12 @@ pub(super) fn take_over(name: &str, watched: &mut Watched) -> Result<Found> {
 pub(crate) fn open(name: &str) -> Result<Arc<Segment>> {
     check_name(name)?;
     let object = format!("segment \"{name}\"");
-    let limit = Wait::lasting(PATIENCE);
+    let mut attempts = Attempts::new();
     let mut watched = Watched::default();
     loop {
         match try_open(name, &object, &mut watched)? {
             Opened::Done(segment) => return Ok(segment),
-            Opened::NotYet(why) if limit.is_over() => {
+            Opened::NotYet(why) if !attempts.next() => {
                 return Err(Error::new(
                     ErrorKind::BadSegment,
                     format!("cannot open {object}: {why}, and has been for {PATIENCE:?}"),

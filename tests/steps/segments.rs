@@ -2,13 +2,14 @@
 
 use std::cell::Cell;
 use std::mem::ManuallyDrop;
+use std::time::Duration;
 
 use multiproc::{ErrorKind, Value, sweep_matching};
 use nix::sys::signal::{Signal, raise};
 
 use crate::alone;
 use crate::help::{Name, say};
-use crate::tracer::{Stepped, cut_everywhere, stepped, stride};
+use crate::tracer::{Step, Stepped, cut_everywhere, stepped, stride};
 
 type Block = Value<[u64; 100]>;
 
@@ -189,6 +190,25 @@ fn of_a_process_frozen_at_any_instruction_of_a_take_over_and_another_exactly_one
     exactly_one_creates(
         "segments::of_a_process_frozen_at_any_instruction_of_a_take_over_and_another_exactly_one_creates",
         left_by_the_dead,
+    );
+}
+
+/// A creator that had found a dead segment, removed it, and was slow at that, or stopped, was told that "other processes are just making it":
+/// it took the second that others are waited for from the clock.
+#[test]
+fn a_process_that_was_stopped_for_long_has_waited_for_nobody() {
+    alone(
+        "segments::a_process_that_was_stopped_for_long_has_waited_for_nobody",
+        || {
+            let name = left_by_the_dead();
+            let child = Stepped::fork(|| same(&name), |name| create_and_hold(name));
+            while name.exists() {
+                assert_eq!(child.step(), Step::Done);
+            }
+            std::thread::sleep(Duration::from_millis(1_100));
+            assert!(child.finish(), "it creates");
+            assert!(look(&name));
+        },
     );
 }
 
