@@ -115,6 +115,9 @@ pub struct WorkerDeath {
     pub exit_code: Option<i32>,
     /// The task used up its stack, 8 MiB.
     pub stack_overflow: bool,
+    /// The kernel killed it, or a process of its control group at the same time, for want of memory. Where the kernel does not count that by
+    /// control groups, it may have been any process of the system.
+    pub out_of_memory: bool,
     /// Position of the item in the input of `map` and its kin, 0 for a single task.
     pub item: usize,
 }
@@ -208,6 +211,10 @@ impl Error {
             (Some(signal), _) if death.stack_overflow => {
                 format!("was killed by {}, a stack overflow,", signal_name(signal))
             }
+            (Some(signal), _) if death.out_of_memory => format!(
+                "was killed by {} as memory ran out, the system's or its control group's,",
+                signal_name(signal)
+            ),
             (Some(signal), _) => format!("was killed by {}", signal_name(signal)),
             (_, Some(code)) => format!("exited with code {code}"),
             _ => "ended, its status was collected by the program's own wait".to_owned(),
@@ -340,6 +347,7 @@ mod tests {
             worker: 1,
             signal: Some(9),
             stack_overflow: false,
+            out_of_memory: true,
             exit_code: None,
             item: 3,
         };

@@ -28,6 +28,9 @@ use crate::spawn::hook;
 /// Tasks that may be unfinished at a time unless the builder says otherwise.
 const QUEUE_DEPTH: usize = 4096;
 
+/// How long a worker may take to become ready unless the builder says otherwise.
+const INIT_LIMIT: Duration = Duration::from_secs(60);
+
 /// The initialiser, its argument's bytes, and what handles in them stand for.
 type EncodedInit = (Reference, Vec<u8>, Vec<Pin>);
 
@@ -56,6 +59,7 @@ pub struct Builder<S = ()> {
     max_tasks: Option<usize>,
     retries: u32,
     item_limit: Option<Duration>,
+    init_limit: Duration,
     name: Option<String>,
     init: Option<Result<EncodedInit>>,
     state: PhantomData<fn() -> S>,
@@ -69,6 +73,7 @@ impl Builder {
             max_tasks: None,
             retries: 0,
             item_limit: None,
+            init_limit: INIT_LIMIT,
             name: None,
             init: None,
             state: PhantomData,
@@ -102,7 +107,8 @@ impl<S> Builder<S> {
     /// Sets how often an item is run again after the worker that ran it died; 0 by default, since it may have had effects.
     ///
     /// However many are allowed, a pool gives up ([`WorkersKeepDying`](ErrorKind::WorkersKeepDying)) when 16 workers and one more for each of
-    /// its own have died in a row without any item coming to an end.
+    /// its own have died in a row without any item coming to an end. From the third on each new worker first waits, a millisecond, then
+    /// twice as long and so on, up to a tenth of a second.
     pub fn retries(mut self, times: u32) -> Self {
         self.retries = times;
         self
@@ -117,6 +123,15 @@ impl<S> Builder<S> {
         self
     }
 
+    /// Sets how long a worker may take to become ready, from its start to the end of its initialiser; 60 seconds by default.
+    ///
+    /// A worker that takes longer is ended. While the pool is being built that is [`build`](Builder::build)'s error; later it counts as
+    /// a death of the worker, and another takes its place.
+    pub fn init_timeout(mut self, limit: Duration) -> Self {
+        self.init_limit = limit;
+        self
+    }
+
     /// Names the pool in messages and its workers' threads: `name-0`, `name-1`, ...
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
@@ -126,7 +141,8 @@ impl<S> Builder<S> {
     /// Makes a state in each worker before its first task: `make(argument)`. Tasks of [`Pool::map_state`] get it as `&mut`.
     ///
     /// The state is never sent, so it may be anything: a connection, a model, a handle of a C library. After a panic in a task it is made
-    /// again. If `make` panics or its process ends, [`build`](Builder::build) returns that as an error.
+    /// again. If `make` panics, its process ends or it takes longer than [`init_timeout`](Builder::init_timeout), [`build`](Builder::build)
+    /// returns that as an error.
     #[doc(alias = "initializer")]
     #[doc(alias = "initargs")]
     pub fn init<I, T>(self, make: fn(I) -> T, argument: I) -> Builder<T>
@@ -151,6 +167,7 @@ impl<S> Builder<S> {
             max_tasks,
             retries,
             item_limit,
+            init_limit,
             name,
             ..
         } = self;
@@ -160,6 +177,7 @@ impl<S> Builder<S> {
             max_tasks,
             retries,
             item_limit,
+            init_limit,
             name,
             init: Some(encoded),
             state: PhantomData,
@@ -170,8 +188,8 @@ impl<S> Builder<S> {
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](ErrorKind::InvalidInput) for a count of zero or beyond what there can be; [`InitFailed`](ErrorKind::InitFailed) if
-    /// the initialiser failed; [`HookDidNotRun`](ErrorKind::HookDidNotRun), [`NotInitialised`](ErrorKind::NotInitialised),
+    /// [`InvalidInput`](ErrorKind::InvalidInput) for a count or a time of zero, or a count beyond what there can be;
+    /// [`InitFailed`](ErrorKind::InitFailed) if the initialiser failed or took too long; [`HookDidNotRun`](ErrorKind::HookDidNotRun), [`NotInitialised`](ErrorKind::NotInitialised),
     /// [`InSharedLibrary`](ErrorKind::InSharedLibrary), [`ForeignExecutable`](ErrorKind::ForeignExecutable),
     /// [`Privileged`](ErrorKind::Privileged) if workers cannot start in this program; [`OutOfMemory`](ErrorKind::OutOfMemory) and
     /// [`Os`](ErrorKind::Os) if the system refuses memory or processes. All that was started is ended again.
@@ -189,6 +207,15 @@ impl<S> Builder<S> {
             .max_tasks
             .map(|items| within("max_tasks_per_worker", items, usize::MAX))
             .transpose()?;
+        for (what, limit) in [
+            ("task_timeout", self.item_limit),
+            ("init_timeout", Some(self.init_limit)),
+        ] {
+            if limit.is_some_and(|limit| limit.is_zero()) {
+                let message = format!("{what} is zero, in which nothing can be done");
+                return Err(Error::new(ErrorKind::InvalidInput, message));
+            }
+        }
         let name = self
             .name
             .unwrap_or_else(|| format!("pool-{}", POOLS.next()));
@@ -210,6 +237,7 @@ impl<S> Builder<S> {
             max_tasks: max_tasks.map(|items| items as u64),
             may_spin: workers < processors,
             item_limit: self.item_limit,
+            init_limit: self.init_limit,
             init,
         };
         let core = Arc::new(Core::new(
@@ -245,6 +273,7 @@ impl<S> fmt::Debug for Builder<S> {
             .field("max_tasks_per_worker", &self.max_tasks)
             .field("retries", &self.retries)
             .field("task_timeout", &self.item_limit)
+            .field("init_timeout", &self.init_limit)
             .field("name", &self.name)
             .field("init", &self.init.is_some())
             .finish_non_exhaustive()

@@ -21,10 +21,16 @@ use crate::spawn::supervisor::{self, Child, End, Events, Launch};
 use crate::spawn::worker::Entry;
 use crate::sync::words::Switch;
 use crate::sys::clock::Wait;
+use crate::sys::memory;
 use crate::sys::socket::Message;
 
 /// Stack of the thread that runs tasks; only what is touched is memory.
 const STACK: u64 = 8 << 20;
+
+/// Deaths in a row without a result after which the next worker begins at once.
+const FRUITLESS_FREE: u32 = 2;
+/// Longest time that a new worker waits before it begins.
+const PAUSE_MAX: Duration = Duration::from_millis(100);
 
 /// What every worker of the pool is told.
 pub(super) struct Orders {
@@ -32,6 +38,8 @@ pub(super) struct Orders {
     pub(super) may_spin: bool,
     /// How long an item may take.
     pub(super) item_limit: Option<Duration>,
+    /// How long a worker may take to become ready.
+    pub(super) init_limit: Duration,
     /// The initialiser and where its argument lies, held as long as the pool.
     pub(super) init: Option<(Init, Placed, Vec<Pin>)>,
 }
@@ -64,6 +72,8 @@ pub(super) struct Seats {
     pub(super) fruitless: u32,
     pub(super) last_death: Option<Instant>,
     pub(super) accepted_then: u64,
+    /// What the kernel had killed for want of memory when it was last asked.
+    pub(super) oom_kills: Option<u64>,
     /// Since when a worker is missing that could not be started.
     pub(super) vacant_since: Option<Instant>,
 }
@@ -118,6 +128,7 @@ impl Crew {
             fruitless: 0,
             last_death: None,
             accepted_then: 0,
+            oom_kills: memory::oom_kills(),
             vacant_since: None,
         };
         let pids = (0..workers).map(|_| Counter::default()).collect();
@@ -190,6 +201,19 @@ impl Crew {
         self.overflowed[worker].take()
     }
 
+    /// Whether the kernel has killed anybody for want of memory, as far as no other death was put down to that. To be asked after a SIGKILL.
+    pub(super) fn is_out_of_memory(&self) -> bool {
+        let Some(now) = memory::oom_kills() else {
+            return false;
+        };
+        let mut seats = lock(&self.seats);
+        let seen = seats.oom_kills.unwrap_or(now);
+        // one at a time, since several workers may have been killed at once; what is more than all of them were others
+        let others = now.saturating_sub(seats.taken.len() as u64);
+        seats.oom_kills = Some((seen + 1).max(others + 1).min(now));
+        now > seen
+    }
+
     /// The panic with which the worker that has ended aborted in that task, if it did: `None` asks for one outside any task.
     pub(super) fn take_panic(
         &self,
@@ -240,8 +264,9 @@ impl Crew {
         let mut seats = lock(&self.seats);
         let why = match said {
             Said::Ready => {
-                if let Seat::Taken { ready, .. } = &mut seats.taken[worker] {
+                if let Seat::Taken { ready, child } = &mut seats.taken[worker] {
                     *ready = true;
+                    child.settle();
                 }
                 None
             }
@@ -328,6 +353,17 @@ impl fmt::Debug for Crew {
     }
 }
 
+/// How long the next worker waits before it begins, when so many have ended in a row without a result: at first not at all, since one
+/// death is no storm.
+fn pause_after(fruitless: u32) -> Duration {
+    let doublings = fruitless.saturating_sub(FRUITLESS_FREE + 1);
+    if fruitless <= FRUITLESS_FREE {
+        Duration::ZERO
+    } else {
+        PAUSE_MAX.min(Duration::from_millis(1 << doublings.min(16)))
+    }
+}
+
 impl Core {
     /// Starts all workers and waits until they are ready.
     pub(super) fn start_all(self: &Arc<Self>) -> Result<()> {
@@ -374,6 +410,7 @@ impl Core {
 
     pub(super) fn start(self: &Arc<Self>, worker: usize, record: u64) -> Result<()> {
         let orders = &self.crew.orders;
+        let fruitless = lock(&self.crew.seats).fruitless;
         let setup = Setup {
             shape: self.memory.board.shape(),
             worker: worker as u32,
@@ -381,6 +418,7 @@ impl Core {
             max_tasks: orders.max_tasks,
             may_spin: orders.may_spin,
             item_limit: orders.item_limit,
+            pause: pause_after(fruitless),
             init: orders.init.as_ref().map(|(init, ..)| *init),
         };
         let start = Start {
@@ -404,6 +442,7 @@ impl Core {
             Launch {
                 start,
                 descriptors: vec![fd],
+                limit: Some(orders.init_limit),
             },
             events,
         )?;

@@ -22,6 +22,8 @@ pub(super) struct Setup {
     pub(super) may_spin: bool,
     /// How long an item may take.
     pub(super) item_limit: Option<Duration>,
+    /// How long it waits before it begins, since those before it did not get far.
+    pub(super) pause: Duration,
     pub(super) init: Option<Init>,
 }
 
@@ -72,6 +74,7 @@ impl Setup {
             self.max_tasks,
             may_spin,
             self.item_limit,
+            self.pause,
             init,
         ))
     }
@@ -84,11 +87,12 @@ impl Setup {
             Option<u64>,
             bool,
             Option<Duration>,
+            Duration,
             Option<([u64; 2], u32, u64)>,
         );
         let fields: Fields = from_bytes(bytes)?;
-        let ((workers, slots, granules), worker, record, max_tasks, may_spin, item_limit, init) =
-            fields;
+        let (shape, worker, record, max_tasks, may_spin, item_limit, pause, init) = fields;
+        let (workers, slots, granules) = shape;
         let init = init.map(|(words, granule, len)| Init {
             function: Reference::from_words(words),
             granule,
@@ -106,6 +110,7 @@ impl Setup {
             max_tasks,
             may_spin,
             item_limit,
+            pause,
             init,
         })
     }
@@ -229,6 +234,7 @@ mod tests {
             max_tasks: Some(9),
             may_spin: true,
             item_limit: Some(Duration::from_millis(5)),
+            pause: Duration::from_millis(7),
             init: Some(Init {
                 function,
                 granule: 8,

@@ -78,7 +78,7 @@ impl<T: Serialize + DeserializeOwned + 'static> Travels for T {}
 /// # When processes die
 ///
 /// A worker may be killed at any moment: the item it was running is [`WorkerDied`](ErrorKind::WorkerDied), every other one is delivered,
-/// and another worker takes its place. If the program itself is killed, its workers end as soon as they see it, 50 ms later if they are busy.
+/// and another worker takes its place. If the program itself is killed, its workers end within 25 ms of seeing it.
 ///
 /// # Drop
 ///

@@ -44,6 +44,7 @@ impl Core {
             End::Ended(status) => *status,
             End::NeverStarted(_) => Status::Unknown,
         };
+        let out_of_memory = status.is_sigkill() && self.crew.is_out_of_memory();
         let mut callbacks;
         let accepted;
         {
@@ -52,7 +53,7 @@ impl Core {
             callbacks.extend(self.collect_slots(&mut state, worker));
             // what a terminated pool's workers take along is cancelled, not lost
             if !matches!(state.phase, Phase::Terminated) {
-                callbacks.extend(self.decide(&mut state, worker, status));
+                callbacks.extend(self.decide(&mut state, worker, status, out_of_memory));
             }
             accepted = state.settled;
         }
@@ -63,16 +64,27 @@ impl Core {
         self.memory.reclaim(worker);
         self.crew.ahead(worker).clear();
         board.wake(1);
-        callbacks.extend(self.replace(worker, &end, readers[worker].head(), accepted));
+        let record = readers[worker].head();
+        callbacks.extend(self.replace(worker, &end, out_of_memory, record, accepted));
         callbacks
     }
 
     /// Decides over the task that the dead worker was running: it has at most one.
-    fn decide(&self, state: &mut State, worker: usize, status: Status) -> Vec<Callback> {
+    fn decide(
+        &self,
+        state: &mut State,
+        worker: usize,
+        status: Status,
+        out_of_memory: bool,
+    ) -> Vec<Callback> {
         let slots = self.memory.board.tasks().slots;
         let progress = self.memory.board.line(worker).progress();
         let overdue = self.crew.take_overdue(worker);
-        let overflow = self.crew.take_overflow(worker);
+        let death = WorkerDeath {
+            stack_overflow: self.crew.take_overflow(worker),
+            out_of_memory,
+            ..death_of(self.crew.pid(worker), worker, status)
+        };
         let mut callbacks = Vec::new();
         for slot in 0..slots.len() as u32 {
             let Some(generation) = state.publisher.outstanding(slot) else {
@@ -143,7 +155,7 @@ impl Core {
                     let error = if overdue {
                         self.overdue_error(worker, item)
                     } else {
-                        self.death_error(worker, status, overflow, (slot, generation), item)
+                        self.death_error(&death, (slot, generation), item)
                     };
                     let part = Part {
                         first: item,
@@ -166,21 +178,14 @@ impl Core {
     }
 
     /// What ended the worker as it ran `item`: a panic that it could still tell of, or a death.
-    fn death_error(
-        &self,
-        worker: usize,
-        status: Status,
-        stack_overflow: bool,
-        task: (u32, u32),
-        item: usize,
-    ) -> Error {
-        if let Some(panic) = self.crew.take_panic(worker, Some(task), item) {
-            return Error::task_panicked(panic);
+    fn death_error(&self, death: &WorkerDeath, task: (u32, u32), item: usize) -> Error {
+        match self.crew.take_panic(death.worker, Some(task), item) {
+            Some(panic) => Error::task_panicked(panic),
+            None => Error::worker_died(WorkerDeath {
+                item,
+                ..death.clone()
+            }),
         }
-        Error::worker_died(WorkerDeath {
-            stack_overflow,
-            ..death_of(self.crew.pid(worker), worker, status, item)
-        })
     }
 
     fn overdue_error(&self, worker: usize, item: usize) -> Error {
@@ -235,6 +240,7 @@ impl Core {
         self: &Arc<Self>,
         worker: usize,
         end: &End,
+        out_of_memory: bool,
         record: u64,
         accepted: u64,
     ) -> Vec<Callback> {
@@ -243,7 +249,8 @@ impl Core {
         seats.taken[worker] = Seat::Empty;
         if seats.building && !was_ready && seats.failure.is_none() {
             let panic = self.crew.take_panic(worker, None, 0);
-            seats.failure = Some(panic.map_or_else(|| not_ready(worker, end), init_panicked));
+            seats.failure =
+                Some(panic.map_or_else(|| not_ready(worker, end, out_of_memory), init_panicked));
         }
         let recent = seats
             .last_death
@@ -267,7 +274,10 @@ impl Core {
             let message = format!(
                 "pool \"{}\" gave up: {limit} workers ended one after the other without a result; the last {}",
                 self.name,
-                failure.map_or_else(|| describe(end), |failure| format!("said: {failure}")),
+                failure.map_or_else(
+                    || describe(end, out_of_memory),
+                    |failure| format!("said: {failure}")
+                ),
             );
             Error::new(ErrorKind::WorkersKeepDying, message)
         } else if stay_empty {
@@ -326,11 +336,18 @@ impl Core {
 }
 
 /// The status in words.
-fn describe(end: &End) -> String {
+fn describe(end: &End, out_of_memory: bool) -> String {
+    let short = if out_of_memory {
+        " as memory ran out"
+    } else {
+        ""
+    };
     match end {
         End::NeverStarted(error) => format!("never started: {error}"),
         End::Ended(Status::Exited(code)) => format!("exited with code {code}"),
-        End::Ended(Status::Killed(signal)) => format!("was killed by {}", signal_name(*signal)),
+        End::Ended(Status::Killed(signal)) => {
+            format!("was killed by {}{short}", signal_name(*signal))
+        }
         End::Ended(Status::Unknown) => {
             "ended, its status was collected by the program's own wait".to_owned()
         }
@@ -346,20 +363,20 @@ pub(super) fn init_panicked(panic: TaskPanic) -> Error {
     Error::with_source(ErrorKind::InitFailed, message, Error::task_panicked(panic))
 }
 
-fn not_ready(worker: usize, end: &End) -> Error {
+fn not_ready(worker: usize, end: &End, out_of_memory: bool) -> Error {
     match end {
         End::NeverStarted(error) => error.clone(),
         ended @ End::Ended(_) => {
             let message = format!(
                 "worker {worker} {} before it was ready: in the initialiser?",
-                describe(ended)
+                describe(ended, out_of_memory)
             );
             Error::new(ErrorKind::InitFailed, message)
         }
     }
 }
 
-fn death_of(pid: u32, worker: usize, status: Status, item: usize) -> WorkerDeath {
+fn death_of(pid: u32, worker: usize, status: Status) -> WorkerDeath {
     let (signal, exit_code) = match status {
         Status::Exited(code) => (None, Some(code)),
         Status::Killed(signal) => (Some(signal), None),
@@ -370,7 +387,6 @@ fn death_of(pid: u32, worker: usize, status: Status, item: usize) -> WorkerDeath
         worker,
         signal,
         exit_code,
-        item,
         ..WorkerDeath::default()
     }
 }

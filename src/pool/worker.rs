@@ -64,6 +64,7 @@ pub(super) fn serve(arrival: Arrival) {
         Ok(worker) => worker,
         Err(why) => return refused(&why),
     };
+    std::thread::sleep(setup.pause);
     match worker.initialise(&setup) {
         Ok(()) => control.send(&Said::Ready.to_bytes(), &[]),
         Err(said) => return control.send(&said.to_bytes(), &[]),

@@ -7,7 +7,7 @@
 //!   hello: same build?                     <------    Hello { build, hook, .. } + pidfd
 //!   Start { entry function, bytes, fds }   ------>    entry(Arrival) on a thread of its own
 //!   messages                               <----->    Control
-//!   pidfd readable: reap, Events::ended               control socket hangs up: end within 50 ms
+//!   pidfd readable: reap, Events::ended               control socket hangs up: end within 25 ms
 //! ```
 //!
 //! **Against self-multiplication**: a process that carries the marker and reaches [`hook::ensure_ready`] ends at once (exit 124), so a
@@ -58,6 +58,7 @@ mod tests {
         let launch = Launch {
             start,
             descriptors: Vec::new(),
+            limit: None,
         };
         (
             supervisor::start(launch, Arc::new(Heard(Mutex::new(sender)))).unwrap(),

@@ -2,6 +2,8 @@
 //!
 //! Each child is watched by its pidfd, which is readable when *all* of it has gone, and by its control socket. Only our own children are
 //! ever waited for, by descriptor: the program's own `wait` and its SIGCHLD handling stay its own.
+//!
+//! WHY NOT `poll`: it refuses to look at more descriptors than a process may open at that moment, and a program may forbid itself any more.
 
 use std::env;
 use std::fmt;
@@ -13,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::error::{Error, ErrorKind, Result, signal_name};
@@ -46,6 +48,8 @@ pub(crate) enum End {
 pub(crate) struct Launch {
     pub(crate) start: Start,
     pub(crate) descriptors: Vec<OwnedFd>,
+    /// How long it may take from its hello until it is [settled](Child::settle), if that is bounded.
+    pub(crate) limit: Option<Duration>,
 }
 
 /// A child under supervision. Dropping the handle lets the child be.
@@ -61,6 +65,8 @@ struct Entry {
     phase: Mutex<Phase>,
     /// Why it could not begin, in its own words.
     refusal: OnceLock<String>,
+    /// As in its launch.
+    limit: Option<Duration>,
     events: Arc<dyn Events>,
 }
 
@@ -74,8 +80,20 @@ enum Phase {
     },
     Running {
         process: process::Child,
+        progress: Progress,
     },
     Over,
+}
+
+/// How far a child that was told what to do has come.
+#[derive(Clone, Copy)]
+enum Progress {
+    /// To be settled by then.
+    Due(Instant),
+    /// It may take its time: it is settled, or there is no limit.
+    Unbounded,
+    /// It was ended for taking too long.
+    Overdue,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -97,15 +115,21 @@ impl Child {
         self.0.hear();
     }
 
+    /// The child has done what its launch limits in time.
+    pub(crate) fn settle(&self) {
+        if let Phase::Running { progress, .. } = &mut *lock(&self.0.phase)
+            && let Progress::Due(_) = progress
+        {
+            *progress = Progress::Unbounded;
+        }
+    }
+
     /// Ends the child with SIGKILL.
     pub(crate) fn kill(&self) {
-        if let Phase::Starting { process, .. } | Phase::Running { process } =
+        if let Phase::Starting { process, .. } | Phase::Running { process, .. } =
             &mut *lock(&self.0.phase)
         {
-            match self.0.pidfd.get() {
-                Some(pidfd) => pidfd::kill(pidfd.as_fd()),
-                None => drop(process.kill()),
-            }
+            self.0.kill(process);
         }
     }
 }
@@ -148,6 +172,7 @@ pub(crate) fn start(launch: Launch, events: Arc<dyn Events>) -> Result<Child> {
         hearing: Mutex::new(()),
         pidfd: OnceLock::new(),
         refusal: OnceLock::new(),
+        limit: launch.limit,
         phase: Mutex::new(Phase::Starting {
             launch,
             deadline: Instant::now() + HELLO_LIMIT,
@@ -155,8 +180,13 @@ pub(crate) fn start(launch: Launch, events: Arc<dyn Events>) -> Result<Child> {
         }),
         events,
     });
-    supervisor.add(Arc::clone(&entry));
-    Ok(Child(entry))
+    match supervisor.add(&entry) {
+        Ok(()) => Ok(Child(entry)),
+        Err(error) => {
+            entry.end_unheard();
+            Err(refused(error))
+        }
+    }
 }
 
 /// One for each process, started with its first child.
@@ -164,7 +194,12 @@ struct Supervisor {
     children: Mutex<Vec<Arc<Entry>>>,
     /// Written to when `children` changed.
     changed: EventFd,
+    /// Watches `changed`, and each child's socket and pidfd under its [`key`](Entry::key).
+    ready: Epoll,
 }
+
+/// The key of `changed`, which no child has.
+const CHANGED: u64 = 0;
 
 impl Supervisor {
     fn own() -> Result<Arc<Supervisor>> {
@@ -181,9 +216,13 @@ impl Supervisor {
                     |error| Error::os("cannot start the thread that watches workers", error);
                 let changed = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
                     .map_err(|error| refused(error.into()))?;
+                let ready = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)
+                    .map_err(|error| refused(error.into()))?;
+                watch(&ready, changed.as_fd(), CHANGED).map_err(refused)?;
                 let supervisor = Arc::new(Supervisor {
                     children: Mutex::new(Vec::new()),
                     changed,
+                    ready,
                 });
                 let watched = Arc::clone(&supervisor);
                 let named = thread::Builder::new().name("multiproc-watch".to_owned());
@@ -194,42 +233,37 @@ impl Supervisor {
         }
     }
 
-    fn add(&self, entry: Arc<Entry>) {
-        lock(&self.children).push(entry);
+    fn add(&self, entry: &Arc<Entry>) -> io::Result<()> {
+        watch(&self.ready, entry.control.as_fd(), entry.key())?;
+        lock(&self.children).push(Arc::clone(entry));
         let _ = self.changed.write(1);
+        Ok(())
     }
 
     fn run(&self) {
         loop {
             let children = lock(&self.children).clone();
-            let mut watched = vec![PollFd::new(self.changed.as_fd(), PollFlags::POLLIN)];
-            for child in &children {
-                watched.push(PollFd::new(child.control.as_fd(), PollFlags::POLLIN));
-                // a descriptor that is not there yet is watched as the socket again
-                let pidfd = child.pidfd.get().map_or(child.control.as_fd(), AsFd::as_fd);
-                watched.push(PollFd::new(pidfd, PollFlags::POLLIN));
-            }
             let limit = children
                 .iter()
-                .filter_map(|child| child.hello_due())
+                .filter_map(|child| child.due())
                 .min()
-                .map_or(PollTimeout::NONE, |due| {
+                .map_or(EpollTimeout::NONE, |due| {
                     let left =
                         due.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
-                    PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
+                    EpollTimeout::try_from(left).unwrap_or(EpollTimeout::MAX)
                 });
-            if poll(&mut watched, limit).is_err() {
+            // those for which there is no room are told of next time
+            let mut events = [EpollEvent::empty(); 64];
+            let Ok(count) = self.ready.wait(&mut events, limit) else {
                 continue; // a signal
-            }
-            let fired: Vec<bool> = watched.iter().map(|fd| fd.any().unwrap_or(true)).collect();
-            drop(watched);
-            if fired[0] {
+            };
+            let fired = |key| events[..count].iter().any(|event| event.data() == key);
+            if fired(CHANGED) {
                 let _ = self.changed.read();
             }
             let gone: Vec<bool> = children
                 .iter()
-                .zip(fired[1..].chunks(2))
-                .map(|(child, fired)| child.attend(fired[0], fired[1]))
+                .map(|child| child.attend(&self.ready, fired(child.key()), fired(child.key() + 1)))
                 .collect();
             if gone.contains(&true) {
                 let over = |entry: &Arc<Entry>| {
@@ -239,12 +273,27 @@ impl Supervisor {
                         .any(|(c, gone)| *gone && Arc::ptr_eq(c, entry))
                 };
                 lock(&self.children).retain(|entry| !over(entry));
+                for (child, _) in children.iter().zip(&gone).filter(|(_, gone)| **gone) {
+                    // a process forked by this one may hold them open
+                    let _ = self.ready.delete(&child.control);
+                    let _ = child.pidfd.get().map(|pidfd| self.ready.delete(pidfd));
+                }
             }
         }
     }
 }
 
+/// Has `ready` tell of `fd`, as long as it can be read, by `key`.
+fn watch(ready: &Epoll, fd: BorrowedFd<'_>, key: u64) -> io::Result<()> {
+    Ok(ready.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, key))?)
+}
+
 impl Entry {
+    /// The key of its socket; that of its pidfd is the next. No other child has them as long as this one is not collected.
+    fn key(&self) -> u64 {
+        u64::from(self.pid) * 2
+    }
+
     fn hello_due(&self) -> Option<Instant> {
         match &*lock(&self.phase) {
             Phase::Starting { deadline, .. } => Some(*deadline),
@@ -252,12 +301,42 @@ impl Entry {
         }
     }
 
+    /// When something is expected of it at the latest.
+    fn due(&self) -> Option<Instant> {
+        match &*lock(&self.phase) {
+            Phase::Starting { deadline, .. }
+            | Phase::Running {
+                progress: Progress::Due(deadline),
+                ..
+            } => Some(*deadline),
+            Phase::Running { .. } | Phase::Over => None,
+        }
+    }
+
+    fn kill(&self, process: &mut process::Child) {
+        match self.pidfd.get() {
+            Some(pidfd) => pidfd::kill(pidfd.as_fd()),
+            None => drop(process.kill()),
+        }
+    }
+
+    /// Ends it if it should be settled and is not. That it has ended is seen later.
+    fn check_time(&self) {
+        if let Phase::Running { process, progress } = &mut *lock(&self.phase)
+            && let Progress::Due(deadline) = *progress
+            && Instant::now() >= deadline
+        {
+            *progress = Progress::Overdue;
+            self.kill(process);
+        }
+    }
+
     /// Looks after one child; true if it has ended and was reported.
-    fn attend(&self, socket_fired: bool, pidfd_fired: bool) -> bool {
+    fn attend(&self, ready: &Epoll, socket_fired: bool, pidfd_fired: bool) -> bool {
         match self.hello_due() {
             Some(deadline) => {
                 if socket_fired {
-                    self.greet()
+                    self.greet(ready)
                 } else if Instant::now() >= deadline {
                     let why = format!(
                         "in the worker (pid {}), which said nothing for {} s",
@@ -271,6 +350,7 @@ impl Entry {
             }
             None => {
                 let open = !socket_fired || self.hear();
+                self.check_time();
                 match self.pidfd.get() {
                     Some(_) if !pidfd_fired && open => false,
                     Some(pidfd) => {
@@ -287,7 +367,7 @@ impl Entry {
     }
 
     /// Takes the hello and answers it.
-    fn greet(&self) -> bool {
+    fn greet(&self, ready: &Epoll) -> bool {
         let message = match self.control.receive(false) {
             Ok(Some(message)) => message,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
@@ -301,7 +381,9 @@ impl Entry {
         if let Err(error) = Hello::own(hook::offset()).check(&hello) {
             return self.give_up(error);
         }
-        if let Some(pidfd) = message.descriptors.into_iter().next() {
+        if let Some(pidfd) = message.descriptors.into_iter().next()
+            && watch(ready, pidfd.as_fd(), self.key() + 1).is_ok()
+        {
             let _ = self.pidfd.set(pidfd);
         }
         let mut phase = lock(&self.phase);
@@ -315,7 +397,13 @@ impl Entry {
             let _ = self
                 .control
                 .send(&launch.start.to_bytes(), &descriptors, false);
-            *phase = Phase::Running { process };
+            let deadline = self
+                .limit
+                .and_then(|limit| Instant::now().checked_add(limit));
+            *phase = Phase::Running {
+                process,
+                progress: deadline.map_or(Progress::Unbounded, Progress::Due),
+            };
         }
         false
     }
@@ -378,30 +466,46 @@ impl Entry {
     }
 
     fn give_up(&self, error: Error) -> bool {
+        self.end_unheard();
+        self.events.ended(End::NeverStarted(error));
+        true
+    }
+
+    fn end_unheard(&self) {
         if let Phase::Starting { mut process, .. } =
             std::mem::replace(&mut *lock(&self.phase), Phase::Over)
         {
             let _ = process.kill();
             let _ = process.wait();
         }
-        self.events.ended(End::NeverStarted(error));
-        true
     }
 
     fn over(&self, reap: impl FnOnce(&mut process::Child) -> Status) -> bool {
         let mut phase = lock(&self.phase);
-        let Phase::Running { mut process } = std::mem::replace(&mut *phase, Phase::Over) else {
+        let Phase::Running {
+            mut process,
+            progress,
+        } = std::mem::replace(&mut *phase, Phase::Over)
+        else {
             return true;
         };
         let status = reap(&mut process);
         drop(phase);
         self.hear_last_words();
-        self.events.ended(match self.refusal.get() {
-            Some(why) => {
-                let message = format!("cannot start a worker: it (pid {}) {why}", self.pid);
-                End::NeverStarted(Error::new(ErrorKind::Os, message))
-            }
-            None => End::Ended(status),
+        let never = |kind, why: fmt::Arguments<'_>| {
+            let message = format!("cannot start a worker: it (pid {}) {why}", self.pid);
+            End::NeverStarted(Error::new(kind, message))
+        };
+        self.events.ended(match (self.refusal.get(), progress) {
+            (Some(why), _) => never(ErrorKind::Os, format_args!("{why}")),
+            (None, Progress::Overdue) => never(
+                ErrorKind::InitFailed,
+                format_args!(
+                    "was not ready after {:?} and was ended; an initialiser that needs longer needs a longer init_timeout",
+                    self.limit.unwrap_or_default()
+                ),
+            ),
+            (None, Progress::Due(_) | Progress::Unbounded) => End::Ended(status),
         });
         true
     }

@@ -34,6 +34,35 @@ pub(crate) fn available() -> Option<u64> {
     .min()
 }
 
+/// How many processes of this one's control group the kernel has killed for want of memory, or of the whole system where groups are not
+/// counted; `None` if nothing is. Reads a few small files.
+pub(crate) fn oom_kills() -> Option<u64> {
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let by_group = groups.lines().filter_map(|line| {
+        let (_, line) = line.split_once(':')?;
+        let (controllers, path) = line.split_once(':')?;
+        // version 2 has one hierarchy, which names no controllers
+        let (mount, file) = match controllers {
+            "" => ("/sys/fs/cgroup", "memory.events"),
+            "memory" => ("/sys/fs/cgroup/memory", "memory.oom_control"),
+            _ => return None,
+        };
+        // in a container the path may be that of the host, and the mount is the group itself
+        count_in(&format!("{mount}{path}/{file}")).or_else(|| count_in(&format!("{mount}/{file}")))
+    });
+    // a process is in one group with a limit at most; the other hierarchy has no such file
+    by_group.max().or_else(|| count_in("/proc/vmstat"))
+}
+
+/// The value of the line `oom_kill` of a file.
+fn count_in(path: &str) -> Option<u64> {
+    let text = fs::read_to_string(path).ok()?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("oom_kill "))?;
+    line.trim().parse().ok()
+}
+
 /// 128 random bits.
 pub(crate) fn random() -> io::Result<[u8; 16]> {
     let mut bytes = [0; 16];

@@ -46,6 +46,13 @@ pub(crate) enum Status {
     Unknown,
 }
 
+impl Status {
+    /// Whether it was ended by SIGKILL, which the kernel uses when memory runs out.
+    pub(crate) fn is_sigkill(self) -> bool {
+        self == Self::Killed(libc::SIGKILL)
+    }
+}
+
 /// Collects the child behind `pidfd`, whose descriptor is readable.
 pub(crate) fn reap(pidfd: BorrowedFd<'_>) -> Status {
     loop {

@@ -39,7 +39,7 @@ fn until_enough<T>(step: u64, call: impl Fn() -> Result<T, Error>) -> u64 {
     let before = Left::now();
     for steps in 0..1_000 {
         let refused = with_room(steps * step, &call).err();
-        before.is_all(1);
+        before.is_all(2);
         let Some(error) = refused else {
             return steps;
         };

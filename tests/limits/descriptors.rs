@@ -100,7 +100,7 @@ fn a_pool_without_a_descriptor_is_an_error_at_every_place() {
         assert_eq!(pool.map(|x: u64| x + 1, 0..5)?, [1, 2, 3, 4, 5]);
         Ok(pool)
     };
-    let first = until_enough("cannot", 1, || build(1));
+    let first = until_enough("cannot", 2, || build(1));
     let later = until_enough("cannot", 0, || build(1).and_then(works));
     let more = until_enough("cannot", 0, || build(3).and_then(works));
     println!("refused {first}, {later} and {more} times");

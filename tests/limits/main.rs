@@ -14,6 +14,7 @@ mod address_space;
 mod alone;
 mod descriptors;
 mod full;
+mod group;
 mod left;
 mod processes;
 

@@ -1,5 +1,7 @@
 //! Workers that end, on purpose and otherwise.
 
+use std::time::{Duration, Instant};
+
 use multiproc::{ErrorKind, Pool};
 
 fn square(x: u64) -> u64 {
@@ -120,6 +122,104 @@ fn an_initialiser_that_fails_is_the_error_of_build() {
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InitFailed);
     assert!(error.to_string().contains("exited with code 3"), "{error}");
+}
+
+/// Neither returns nor dies.
+fn hang(_: u8) {
+    loop {
+        std::thread::park();
+    }
+}
+
+#[test]
+fn an_initialiser_that_hangs_is_the_error_of_build() {
+    let limit = Duration::from_millis(300);
+    let start = Instant::now();
+    let error = Pool::builder()
+        .workers(2)
+        .init(hang, 0)
+        .init_timeout(limit)
+        .build()
+        .map(drop)
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InitFailed, "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains("was not ready after 300ms and was ended"),
+        "{error}"
+    );
+    assert!(start.elapsed() >= limit);
+}
+
+/// Returns at once as long as the file is there, and never after.
+fn hang_without(path: std::path::PathBuf) {
+    if !path.exists() {
+        hang(0);
+    }
+}
+
+#[test]
+fn an_initialiser_that_hangs_later_makes_the_pool_give_up_and_say_why() {
+    let path = std::env::temp_dir().join(format!("multiproc-hang-{}", std::process::id()));
+    std::fs::write(&path, "here").unwrap();
+    let pool = Pool::builder()
+        .workers(4)
+        .init(hang_without, path.clone())
+        .init_timeout(Duration::from_millis(200))
+        .build()
+        .unwrap();
+    // a worker that is ready may take its time
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(pool.apply(square, 3).unwrap(), 9);
+    std::fs::remove_file(&path).unwrap();
+    let killers = [7; 4].map(|x| pool.apply_async(abort_at_seven, x).unwrap());
+    for killer in killers {
+        assert!(killer.get().is_err());
+    }
+    let error = pool.apply(square, 1).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::WorkersKeepDying);
+    assert!(
+        error.to_string().contains("was not ready after 200ms"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_time_of_zero_is_refused() {
+    let zero = Duration::ZERO;
+    for builder in [
+        Pool::builder().task_timeout(zero),
+        Pool::builder().init_timeout(zero),
+    ] {
+        let error = builder.build().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+        assert!(error.to_string().contains("_timeout is zero"), "{error}");
+    }
+}
+
+/// Counts that it was run, and dies.
+fn count_and_die(count: multiproc::Value<u32>) {
+    count.update(|count| *count += 1).unwrap();
+    std::process::abort();
+}
+
+/// They followed one another as fast as processes can be started.
+#[test]
+fn workers_that_die_at_once_are_replaced_ever_more_slowly() {
+    let count = multiproc::Value::new(0_u32).unwrap();
+    let start = Instant::now();
+    let pool = Pool::builder()
+        .workers(1)
+        .retries(u32::MAX)
+        .build()
+        .unwrap();
+    let error = pool.apply(count_and_die, count.clone()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::WorkersKeepDying);
+    // the pauses are the workers' own, so a slow machine makes it no shorter
+    assert!(start.elapsed() >= Duration::from_millis(500));
+    println!("{} deaths in {:?}", count.get().unwrap(), start.elapsed());
+    assert!((15..=20).contains(&count.get().unwrap()));
 }
 
 #[test]

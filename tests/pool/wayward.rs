@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use multiproc::{ErrorKind, LockError, Pool, Value};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{ForkResult, Pid, fork};
 use serde::{Deserialize, Serialize};
@@ -317,11 +318,37 @@ fn an_idle_worker_without_descriptors_is_replaced() {
         close_all();
         std::process::id()
     };
-    // its first thread, if it comes to look only now, ends it 50 ms later, done or not
+    // its first thread, if it comes to look only now, ends it 25 ms later, done or not
     let pid = match pool.apply(close, ()) {
         Ok(pid) => pid,
         Err(error) => error.death().unwrap().pid,
     };
     wait_for_another(&pool, pid);
+    assert_eq!(pool.apply(square, 3).unwrap(), 9);
+}
+
+/// From here on this process may open nothing more, and `poll` refuses to look at anything.
+fn forbid_descriptors((): ()) {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, 0, hard).unwrap();
+}
+
+fn hang((): ()) {
+    loop {
+        std::thread::park();
+    }
+}
+
+#[test]
+fn a_worker_that_may_open_no_descriptors_works_on_and_can_be_ended() {
+    let pool = Pool::with_workers(1).unwrap();
+    let pid = pool.worker_pids()[0];
+    pool.apply(forbid_descriptors, ()).unwrap();
+    assert_eq!(pool.map(square, 0..100).unwrap()[9], 81);
+    assert_eq!(pool.worker_pids(), [pid]);
+    let task = pool.apply_async(hang, ()).unwrap();
+    assert!(!task.wait_timeout(Duration::from_millis(50)));
+    assert!(task.cancel());
+    assert_eq!(task.get().unwrap_err().kind(), ErrorKind::Cancelled);
     assert_eq!(pool.apply(square, 3).unwrap(), 9);
 }
