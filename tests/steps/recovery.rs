@@ -7,25 +7,23 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::help::{Kid, role, say, wait_for_go};
-use crate::tracer::{Stepped, stepped, stride};
-
-/// What `/proc` says of a process: its state, and its parent.
-fn look_up(pid: i32) -> Option<(char, i32)> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let mut fields = stat[stat.rfind(')')? + 2..].split(' ');
-    Some((fields.next()?.chars().next()?, fields.next()?.parse().ok()?))
-}
+use crate::tracer::{Stepped, state_of, stepped, stride};
 
 fn is_alive(pid: i32) -> bool {
-    look_up(pid).is_some_and(|(state, _)| state != 'Z')
+    let process = Pid::from_raw(pid);
+    state_of(process, process).is_some_and(|state| state != 'Z')
 }
 
+/// The children that live, zombies not among them.
 fn children_of(parent: i32) -> Vec<i32> {
-    let processes = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
-    processes
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter(|pid| look_up(*pid).is_some_and(|(state, of)| of == parent && state != 'Z'))
-        .collect()
+    let mut children = String::new();
+    for thread in std::fs::read_dir(format!("/proc/{parent}/task")).unwrap() {
+        let list = thread.unwrap().path().join("children");
+        children += &std::fs::read_to_string(list).unwrap_or_default();
+    }
+    let children = children.split_ascii_whitespace();
+    let children = children.map(|pid| pid.parse().unwrap());
+    children.filter(|pid| is_alive(*pid)).collect()
 }
 
 /// The thread of `pid` that looks after its workers.
@@ -45,6 +43,9 @@ fn watcher(pid: i32) -> Pid {
             .unwrap(),
     )
 }
+
+/// Instructions tried after the next worker was seen to be started.
+const AFTERWARDS: usize = 40_000;
 
 /// A parent with two idle workers, one of which has just been killed; its watching thread stands before the news.
 fn bereaved(test: &str) -> (Kid, Stepped, Vec<i32>) {
@@ -75,22 +76,21 @@ fn a_parent_killed_at_any_instruction_of_a_recovery_leaves_no_process() {
     let test = "recovery::a_parent_killed_at_any_instruction_of_a_recovery_leaves_no_process";
     let (mut kid, watcher, workers) = bereaved(test);
     let parent = kid.id().cast_signed();
-    let looks = std::cell::Cell::new(0_u32);
-    let is_over = || {
-        looks.set(looks.get() + 1);
-        looks.get().is_multiple_of(256)
-            && children_of(parent)
-                .iter()
-                .any(|child| !workers.contains(child))
+    let is_over = |parent: i32, workers: &[i32]| {
+        children_of(parent)
+            .iter()
+            .any(|child| !workers.contains(child))
     };
-    let (calls, length) = watcher.survey(is_over);
+    let (calls, length) = watcher.survey(|| is_over(parent, &workers));
     watcher.kill();
     kid.kill();
     let (mut kills, mut longest) = (0, Duration::ZERO);
-    for k in (0..length).step_by(stride(39_989, 4999)) {
+    // and beyond the start of the next worker, until it sleeps
+    for k in (0..length + AFTERWARDS).step_by(stride(59_999, 4999)) {
         let (mut kid, watcher, workers) = bereaved(test);
-        watcher.run(k, &calls, || false);
-        let children = children_of(kid.id().cast_signed());
+        let parent = kid.id().cast_signed();
+        watcher.run(k, &calls, || is_over(parent, &workers));
+        let children = children_of(parent);
         assert!(children.contains(&workers[1]));
         watcher.kill();
         kid.kill();

@@ -13,6 +13,9 @@ use nix::unistd::{ForkResult, Pid, fork};
 #[cfg(target_arch = "x86_64")]
 const FUTEX: u64 = nix::libc::SYS_futex.cast_unsigned();
 
+/// Every how many instructions it is asked whether an operation is over; nobody comes from its end to a long sleep in fewer.
+const LOOK: usize = 32;
+
 /// Instructions stepped in this process.
 static STEPPED: AtomicU64 = AtomicU64::new(0);
 
@@ -223,9 +226,11 @@ impl Stepped {
             }
         }
         let done = if leaps == 0 { 0 } else { calls[leaps - 1] };
-        for _ in done..count {
+        let mut over = false;
+        for at in done..count {
+            over = over || (at % LOOK == 0 && is_over());
             // who has done all it had to do may sleep for long
-            let step = if is_over() {
+            let step = if over {
                 self.step_unless_asleep()
             } else {
                 self.step()
@@ -244,7 +249,7 @@ impl Stepped {
     /// and how many instructions there were in all.
     pub(crate) fn survey(&self, is_over: impl Fn() -> bool) -> (Vec<usize>, usize) {
         let (mut calls, mut count) = (Vec::new(), 0);
-        while !is_over() {
+        while count % LOOK != 0 || !is_over() {
             let is_call = self.is_at_a_call();
             match self.step() {
                 Step::Done | Step::Asleep => {}
