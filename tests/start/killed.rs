@@ -5,6 +5,8 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use multiproc::{Pool, Value};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use super::{command, role};
 
@@ -244,5 +246,53 @@ fn nothing_stays_of_a_parent_that_is_killed_whatever_its_workers_do() {
             );
         }
         println!("{state}: all had gone {longest:?} after their parent, at most");
+    }
+}
+
+/// Two segments with names, `NAME-taken` and `NAME-swept`, that every worker has open.
+fn be_a_parent_with_names(name: &str) {
+    let named = ["taken", "swept"].map(|end| Value::create(&format!("{name}-{end}"), 7).unwrap());
+    let begun = Value::new(0_u32).unwrap();
+    let pool = Pool::with_workers(3).unwrap();
+    let keep = |(begun, named): (Value<u32>, [Value<u32>; 2])| {
+        let _guard = named[0].lock().unwrap();
+        begun.update(|n| *n += 1).unwrap();
+        while std::hint::black_box(true) {}
+    };
+    let _task = pool
+        .apply_async(keep, (begun.clone(), named.clone()))
+        .unwrap();
+    wait_for(&begun, 1);
+    ready(board());
+    std::thread::sleep(Duration::from_secs(600));
+}
+
+#[test]
+fn of_a_family_killed_at_once_only_names_stay_for_the_next_to_take() {
+    if let Some(name) = role() {
+        be_a_parent_with_names(&name);
+        return;
+    }
+    let test = "killed::of_a_family_killed_at_once_only_names_stay_for_the_next_to_take";
+    for round in 0..3 {
+        let name = format!("mp-family-{}-{round}", std::process::id());
+        let mut parent = command(std::env::current_exe().unwrap(), &[], test, &name);
+        let mut family = Family::start(parent.stdout(Stdio::piped()), &name);
+        let lines = BufReader::new(family.head.stdout.take().unwrap()).lines();
+        let said = lines.map(Result::unwrap).find(|line| line.contains('@'));
+        let board: u64 = said.unwrap().split_once('@').unwrap().1.parse().unwrap();
+        let workers = family.others();
+        assert_eq!(workers.len(), 3);
+        for pid in std::iter::once(family.head.id()).chain(workers) {
+            let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL);
+        }
+        family.head.wait().unwrap();
+        family.dies_out();
+        assert_eq!(holders(board), 0, "somebody holds the pool's memory");
+        let [taken, swept] = ["taken", "swept"].map(|end| format!("{name}-{end}"));
+        let next = Value::create(&taken, 9_u32).unwrap();
+        assert_eq!(*next.lock().unwrap(), 9, "and its lock is free");
+        let found = multiproc::sweep_matching(|found| found.starts_with(&name)).unwrap();
+        assert_eq!(found, [swept]);
     }
 }
