@@ -70,13 +70,17 @@ impl Drop for Family {
     }
 }
 
-/// Whether nothing is left of a process but perhaps its status: what it had open is closed. Its environment goes before that.
+/// Whether nothing is left of a process but perhaps its status: what it had open is closed. Its environment goes before that, and its first
+/// thread may be a zombie before the last one lets the files go.
 fn has_ended(pid: u32) -> bool {
-    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else {
         return true;
     };
-    let after = stat.rfind(") ").map_or("", |at| &stat[at + 2..]);
-    after.starts_with(['Z', 'X'])
+    threads.filter_map(Result::ok).all(|thread| {
+        let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        let state = stat.rfind(") ").map(|at| &stat[at + 2..]);
+        state.is_none_or(|state| state.starts_with(['Z', 'X']))
+    })
 }
 
 /// How many processes have the memory file `inode` open.
