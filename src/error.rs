@@ -115,8 +115,8 @@ pub struct WorkerDeath {
     pub exit_code: Option<i32>,
     /// The task used up its stack, 8 MiB.
     pub stack_overflow: bool,
-    /// The kernel killed it, or a process of its control group at the same time, for want of memory. Where the kernel does not count that by
-    /// control groups, it may have been any process of the system.
+    /// It was killed by SIGKILL, and the kernel has killed a process of its control group for want of memory since the program's first pool
+    /// or the last such death. Where the kernel does not count by control groups, it may have been any process of the system.
     pub out_of_memory: bool,
     /// Position of the item in the input of `map` and its kin, 0 for a single task.
     pub item: usize,

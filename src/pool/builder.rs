@@ -123,10 +123,10 @@ impl<S> Builder<S> {
         self
     }
 
-    /// Sets how long a worker may take to become ready, from its start to the end of its initialiser; 60 seconds by default.
+    /// Sets how long a worker may take from its first sign of life to the end of its initialiser; 60 seconds by default.
     ///
     /// A worker that takes longer is ended. While the pool is being built that is [`build`](Builder::build)'s error; later it counts as
-    /// a death of the worker, and another takes its place.
+    /// four deaths of a worker, and another takes its place.
     pub fn init_timeout(mut self, limit: Duration) -> Self {
         self.init_limit = limit;
         self

@@ -32,6 +32,9 @@ const FRUITLESS_FREE: u32 = 2;
 /// Longest time that a new worker waits before it begins.
 const PAUSE_MAX: Duration = Duration::from_millis(100);
 
+/// How many processes the kernel had killed for want of memory as this program made its first pool, and those that were workers of it since.
+static OOM_KILLS: Mutex<Option<u64>> = Mutex::new(None);
+
 /// What every worker of the pool is told.
 pub(super) struct Orders {
     pub(super) max_tasks: Option<u64>,
@@ -72,8 +75,6 @@ pub(super) struct Seats {
     pub(super) fruitless: u32,
     pub(super) last_death: Option<Instant>,
     pub(super) accepted_then: u64,
-    /// What the kernel had killed for want of memory when it was last asked.
-    pub(super) oom_kills: Option<u64>,
     /// Since when a worker is missing that could not be started.
     pub(super) vacant_since: Option<Instant>,
 }
@@ -120,6 +121,7 @@ impl Events for Seated {
 
 impl Crew {
     pub(super) fn new(workers: usize, orders: Orders) -> Self {
+        lock(&OOM_KILLS).get_or_insert_with(|| memory::oom_kills().unwrap_or(0));
         let seats = Seats {
             taken: (0..workers).map(|_| Seat::default()).collect(),
             building: true,
@@ -128,7 +130,6 @@ impl Crew {
             fruitless: 0,
             last_death: None,
             accepted_then: 0,
-            oom_kills: memory::oom_kills(),
             vacant_since: None,
         };
         let pids = (0..workers).map(|_| Counter::default()).collect();
@@ -152,7 +153,8 @@ impl Crew {
     /// Process ids of the workers that are ready.
     pub(super) fn pids(&self) -> Vec<u32> {
         let ready = |seat: &Seat| match seat {
-            Seat::Taken { child, ready: true } => Some(child.pid()),
+            // the number of one that was collected may be another process's
+            Seat::Taken { child, ready: true } if !child.is_over() => Some(child.pid()),
             _ => None,
         };
         lock(&self.seats).taken.iter().filter_map(ready).collect()
@@ -206,11 +208,12 @@ impl Crew {
         let Some(now) = memory::oom_kills() else {
             return false;
         };
-        let mut seats = lock(&self.seats);
-        let seen = seats.oom_kills.unwrap_or(now);
+        let workers = self.pids.len() as u64;
+        let mut known = lock(&OOM_KILLS);
+        let seen = known.unwrap_or(now);
         // one at a time, since several workers may have been killed at once; what is more than all of them were others
-        let others = now.saturating_sub(seats.taken.len() as u64);
-        seats.oom_kills = Some((seen + 1).max(others + 1).min(now));
+        let others = now.saturating_sub(workers);
+        *known = Some((seen + 1).max(others + 1).min(now));
         now > seen
     }
 
@@ -410,7 +413,7 @@ impl Core {
 
     pub(super) fn start(self: &Arc<Self>, worker: usize, record: u64) -> Result<()> {
         let orders = &self.crew.orders;
-        let fruitless = lock(&self.crew.seats).fruitless;
+        let pause = pause_after(lock(&self.crew.seats).fruitless);
         let setup = Setup {
             shape: self.memory.board.shape(),
             worker: worker as u32,
@@ -418,7 +421,7 @@ impl Core {
             max_tasks: orders.max_tasks,
             may_spin: orders.may_spin,
             item_limit: orders.item_limit,
-            pause: pause_after(fruitless),
+            pause,
             init: orders.init.as_ref().map(|(init, ..)| *init),
         };
         let start = Start {
@@ -442,7 +445,7 @@ impl Core {
             Launch {
                 start,
                 descriptors: vec![fd],
-                limit: Some(orders.init_limit),
+                limit: Some((orders.init_limit, pause)),
             },
             events,
         )?;

@@ -24,6 +24,8 @@ use crate::sys::pidfd::Status;
 /// Deaths in a row, each without a result since the one before, after which the pool gives up; and one more for each of its workers, since
 /// all of them may rightly end at once.
 const FRUITLESS_MAX: u32 = 16;
+/// For how many of them one counts that never started: it may have hung, and has then cost all the time it may take.
+const HUNG_COUNTS: u32 = 4;
 /// How long a pool goes on without any worker when none can be started.
 const VACANT_MAX: Duration = Duration::from_secs(5);
 /// Deaths further apart than this have nothing to do with each other.
@@ -255,8 +257,14 @@ impl Core {
         let recent = seats
             .last_death
             .is_some_and(|last| last.elapsed() < FRUITLESS_WITHIN);
-        let fruitless = recent && seats.accepted_then == accepted;
-        seats.fruitless = if fruitless { seats.fruitless + 1 } else { 0 };
+        // one that never became ready is one more however long it took
+        let fruitless = (recent || !was_ready) && seats.accepted_then == accepted;
+        let hung = matches!(end, End::NeverStarted(_));
+        seats.fruitless = match (fruitless, hung) {
+            (false, _) => 0,
+            (true, false) => seats.fruitless + 1,
+            (true, true) => seats.fruitless + HUNG_COUNTS,
+        };
         seats.last_death = Some(Instant::now());
         seats.accepted_then = accepted;
         let limit = FRUITLESS_MAX + seats.taken.len() as u32;
@@ -272,7 +280,7 @@ impl Core {
         self.crew.changed.notify_all();
         let reason = if too_many {
             let message = format!(
-                "pool \"{}\" gave up: {limit} workers ended one after the other without a result; the last {}",
+                "pool \"{}\" gave up: its workers ended one after the other without a result; the last {}",
                 self.name,
                 failure.map_or_else(
                     || describe(end, out_of_memory),

@@ -27,7 +27,7 @@ use crate::sys::{fork, memfd, memory, shm};
 pub(crate) fn create(shape: Shape, init: Init<'_>) -> Result<Arc<Segment>> {
     let object = shape.to_string();
     let total = shape.total()?;
-    ensure_available(&object, total)?;
+    ensure_available(&format!("cannot create {object}"), total)?;
     let (contents, fd, region) = map_new(shape, total)?;
     memfd::reserve(fd.as_fd(), 0, total as u64)
         .map_err(|error| Error::os(format_args!("cannot reserve memory for {object}"), error))?;
@@ -44,7 +44,7 @@ pub(crate) fn create_raw(
 ) -> Result<Arc<Segment>> {
     let object = shape.to_string();
     let total = shape.total()?;
-    ensure_available(&object, total)?;
+    ensure_available(&format!("cannot create {object}"), total)?;
     let (contents, fd, region) = map_new(shape, total)?;
     for (offset, len) in busy {
         memfd::reserve(fd.as_fd(), *offset, *len).map_err(|error| {
@@ -123,7 +123,12 @@ pub(crate) fn attach(fd: OwnedFd, id: SegmentId, writable: bool) -> Result<Arc<S
     }
     // WHY NOT those of a memory file: no mount bounds it, and a slab is to have them
     if !sealed {
-        fill_holes(fd.as_fd(), &facts, contents.total).map_err(refused)?;
+        fill_holes(
+            &format!("cannot attach {object}"),
+            fd.as_fd(),
+            &facts,
+            contents.total,
+        )?;
     }
     let mapping = if writable {
         Mapping::writable(fd.as_fd(), contents.total)

@@ -183,15 +183,16 @@ fn read_header(fd: BorrowedFd<'_>) -> std::io::Result<Option<Parsed>> {
 
 /// Makes memory for the holes of a file that is to be mapped: the first touch of one is a SIGBUS if `/dev/shm` is full then. What this
 /// crate makes has none, and costs nothing here.
-fn fill_holes(fd: BorrowedFd<'_>, facts: &shm::Facts, total: usize) -> std::io::Result<()> {
-    if facts.there >= total as u64 {
+fn fill_holes(tried: &str, fd: BorrowedFd<'_>, facts: &shm::Facts, total: usize) -> Result<()> {
+    let Some(missing) = (total as u64).checked_sub(facts.there).filter(|n| *n > 0) else {
         return Ok(());
-    }
-    memfd::reserve(fd, 0, total as u64)
+    };
+    ensure_available(tried, missing as usize)?;
+    memfd::reserve(fd, 0, total as u64).map_err(|error| Error::os(tried, error))
 }
 
 /// Asks before the kernel would have to kill somebody. Small requests are not worth the question.
-fn ensure_available(object: &str, len: usize) -> Result<()> {
+fn ensure_available(tried: &str, len: usize) -> Result<()> {
     const WORTH_ASKING: usize = 64 << 20;
     if len < WORTH_ASKING {
         return Ok(());
@@ -199,9 +200,7 @@ fn ensure_available(object: &str, len: usize) -> Result<()> {
     match memory::available() {
         Some(available) if (len as u64) > available => Err(Error::new(
             ErrorKind::OutOfMemory,
-            format!(
-                "cannot create {object}: {len} bytes asked for, about {available} available; ask for less"
-            ),
+            format!("{tried}: {len} bytes asked for, about {available} available; ask for less"),
         )),
         _ => Ok(()),
     }

@@ -158,7 +158,7 @@ fn ensure_room(object: &str, total: usize) -> Result<()> {
     {
         return full(format!("{total} bytes asked for, {bytes} left in /dev/shm"));
     }
-    ensure_available(object, total)
+    ensure_available(&format!("cannot create {object}"), total)
 }
 
 enum Made {
@@ -491,7 +491,12 @@ fn try_open(name: &str, object: &str, watched: &mut Watched) -> Result<Opened> {
     // the length may have been set since the first look
     let facts = shm::facts(fd.as_fd()).map_err(refused)?;
     let contents = header.contents(object, facts.len)?;
-    fill_holes(fd.as_fd(), &facts, contents.total).map_err(refused)?;
+    fill_holes(
+        &format!("cannot open {object}"),
+        fd.as_fd(),
+        &facts,
+        contents.total,
+    )?;
     let stdin = shm::take_stdin().map_err(refused)?;
     let opened = ShmemConf::new().os_id(format!("/{name}")).open();
     drop(stdin);

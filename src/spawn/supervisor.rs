@@ -19,6 +19,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::error::{Error, ErrorKind, Result, signal_name};
+use crate::primitive::Counter;
 use crate::spawn::hello::{Hello, MARKER, Marker, REFUSAL, Start, exit};
 use crate::spawn::hook;
 use crate::sys::fork;
@@ -48,8 +49,9 @@ pub(crate) enum End {
 pub(crate) struct Launch {
     pub(crate) start: Start,
     pub(crate) descriptors: Vec<OwnedFd>,
-    /// How long it may take from its hello until it is [settled](Child::settle), if that is bounded.
-    pub(crate) limit: Option<Duration>,
+    /// How long it may take from its hello until it is [settled](Child::settle), if that is bounded, and how long it waits before that on
+    /// purpose.
+    pub(crate) limit: Option<(Duration, Duration)>,
 }
 
 /// A child under supervision. Dropping the handle lets the child be.
@@ -57,6 +59,8 @@ pub(crate) struct Launch {
 pub(crate) struct Child(Arc<Entry>);
 
 struct Entry {
+    /// Which of all children it is, from 1.
+    number: u64,
     pid: u32,
     control: Socket,
     /// Held while a message is taken and passed on, so that messages stay in order.
@@ -65,8 +69,8 @@ struct Entry {
     phase: Mutex<Phase>,
     /// Why it could not begin, in its own words.
     refusal: OnceLock<String>,
-    /// As in its launch.
-    limit: Option<Duration>,
+    /// Of its launch.
+    limit: Option<(Duration, Duration)>,
     events: Arc<dyn Events>,
 }
 
@@ -115,11 +119,14 @@ impl Child {
         self.0.hear();
     }
 
+    /// Whether its end was noticed.
+    pub(crate) fn is_over(&self) -> bool {
+        matches!(&*lock(&self.0.phase), Phase::Over)
+    }
+
     /// The child has done what its launch limits in time.
     pub(crate) fn settle(&self) {
-        if let Phase::Running { progress, .. } = &mut *lock(&self.0.phase)
-            && let Progress::Due(_) = progress
-        {
+        if let Phase::Running { progress, .. } = &mut *lock(&self.0.phase) {
             *progress = Progress::Unbounded;
         }
     }
@@ -146,6 +153,7 @@ impl fmt::Debug for Child {
 ///
 /// As [`hook::ensure_ready`], and if the process cannot be started. A child that starts but never says hello is reported through `events`.
 pub(crate) fn start(launch: Launch, events: Arc<dyn Events>) -> Result<Child> {
+    static STARTED: Counter = Counter::new(1);
     hook::ensure_ready()?;
     let supervisor = Supervisor::own()?;
     let refused = |error| Error::os("cannot start a worker process", error);
@@ -167,6 +175,7 @@ pub(crate) fn start(launch: Launch, events: Arc<dyn Events>) -> Result<Child> {
         .map_err(refused)?;
     drop(command); // holds the child's end of the socket
     let entry = Arc::new(Entry {
+        number: STARTED.next(),
         pid: process.id(),
         control: ours,
         hearing: Mutex::new(()),
@@ -289,9 +298,9 @@ fn watch(ready: &Epoll, fd: BorrowedFd<'_>, key: u64) -> io::Result<()> {
 }
 
 impl Entry {
-    /// The key of its socket; that of its pidfd is the next. No other child has them as long as this one is not collected.
+    /// The key of its socket; that of its pidfd is the next.
     fn key(&self) -> u64 {
-        u64::from(self.pid) * 2
+        self.number * 2
     }
 
     fn hello_due(&self) -> Option<Instant> {
@@ -399,7 +408,7 @@ impl Entry {
                 .send(&launch.start.to_bytes(), &descriptors, false);
             let deadline = self
                 .limit
-                .and_then(|limit| Instant::now().checked_add(limit));
+                .and_then(|(limit, pause)| Instant::now().checked_add(limit.saturating_add(pause)));
             *phase = Phase::Running {
                 process,
                 progress: deadline.map_or(Progress::Unbounded, Progress::Due),
@@ -481,6 +490,8 @@ impl Entry {
     }
 
     fn over(&self, reap: impl FnOnce(&mut process::Child) -> Status) -> bool {
+        // that it was ready after all, as it was ended for not being so
+        self.hear();
         let mut phase = lock(&self.phase);
         let Phase::Running {
             mut process,
@@ -502,7 +513,7 @@ impl Entry {
                 ErrorKind::InitFailed,
                 format_args!(
                     "was not ready after {:?} and was ended; an initialiser that needs longer needs a longer init_timeout",
-                    self.limit.unwrap_or_default()
+                    self.limit.unwrap_or_default().0
                 ),
             ),
             (None, Progress::Due(_) | Progress::Unbounded) => End::Ended(status),

@@ -1,6 +1,7 @@
 //! Noticing `fork`: memory that only one process may own is marked by the generation it was made in, and descriptors that would keep it
 //! alive are taken from the child.
 
+use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::{Mutex, Once, PoisonError};
 
@@ -10,7 +11,7 @@ static GENERATION: Counter = Counter::new(1);
 
 extern "C" fn in_the_child() {
     GENERATION.set(GENERATION.get().wrapping_add(1));
-    if WITHHELD.iter().all(|place| place.get() == 0) {
+    if WITHHELD.iter().all(Place::is_free) {
         return;
     }
     // WHY NOT just close them: objects that the child has, too, close them once more when they are dropped
@@ -20,38 +21,88 @@ extern "C" fn in_the_child() {
         return;
     }
     for place in &WITHHELD {
-        if let Some(fd) = place.get().checked_sub(1) {
+        if let Some(fd) = place.number.get().checked_sub(1)
+            && file_of(fd as i32) == Some((place.device.get(), place.inode.get()))
+        {
             // SAFETY: two numbers; the child has no other thread that could use what is replaced.
             unsafe { libc::dup3(nothing, fd as i32, libc::O_CLOEXEC) };
         }
+        // the number may be that of another file when this child forks
+        place.number.set(0);
     }
     // SAFETY: opened above.
     unsafe { libc::close(nothing) };
 }
 
-/// Descriptors that a child does not get, plus one; 0 is a free place. The child reads them while a thread it does not have may hold
-/// the lock.
-static WITHHELD: [Counter; 64] = [const { Counter::new(0) }; 64];
+/// A descriptor that a child does not get.
+struct Place {
+    /// Its number plus one; 0 is a free place.
+    number: Counter,
+    /// The file it leads to: somebody else may have closed it, and have another under the same number.
+    device: Counter,
+    inode: Counter,
+}
+
+impl Place {
+    fn is_free(&self) -> bool {
+        self.number.get() == 0
+    }
+}
+
+/// The child reads them while a thread it does not have may hold the lock.
+static WITHHELD: [Place; 64] = [const {
+    Place {
+        number: Counter::new(0),
+        device: Counter::new(0),
+        inode: Counter::new(0),
+    }
+}; 64];
 static WITHHOLDING: Mutex<()> = Mutex::new(());
+
+/// Device and inode of an open file.
+fn file_of(fd: i32) -> Option<(u64, u64)> {
+    let mut stat = MaybeUninit::<libc::stat>::zeroed();
+    // SAFETY: room for what is written.
+    if unsafe { libc::fstat(fd, stat.as_mut_ptr()) } != 0 {
+        return None;
+    }
+    // SAFETY: all zero bytes are valid, and the kernel has written valid ones over them.
+    let stat = unsafe { stat.assume_init() };
+    Some((stat.st_dev, stat.st_ino))
+}
 
 /// A descriptor that children find replaced by `/dev/null`. To be dropped before it is closed.
 #[derive(Debug)]
-pub(crate) struct Withheld(Option<&'static Counter>);
+pub(crate) struct Withheld {
+    place: Option<&'static Counter>,
+    number: u64,
+}
 
 /// Withholds `fd` from children that this process forks. Beyond 64 at a time they do get it, which costs memory for as long as they live.
 pub(crate) fn withhold(fd: BorrowedFd<'_>) -> Withheld {
     watch();
     let _one_at_a_time = WITHHOLDING.lock().unwrap_or_else(PoisonError::into_inner);
-    let place = WITHHELD.iter().find(|place| place.get() == 0);
-    if let (Some(place), Ok(fd)) = (place, u64::try_from(fd.as_raw_fd())) {
-        place.set(fd + 1);
+    let number = fd.as_raw_fd();
+    let place = WITHHELD.iter().find(|place| place.is_free());
+    let found = place.and_then(|place| Some((place, file_of(number)?)));
+    let number = u64::try_from(number).map_or(0, |number| number + 1);
+    if let Some((place, (device, inode))) = found {
+        place.device.set(device);
+        place.inode.set(inode);
+        place.number.set(number);
     }
-    Withheld(place)
+    Withheld {
+        place: found.map(|(place, _)| &place.number),
+        number,
+    }
 }
 
 impl Drop for Withheld {
     fn drop(&mut self) {
-        if let Some(place) = self.0 {
+        // in a forked child the place is free, or somebody else's
+        if let Some(place) = self.place
+            && place.get() == self.number
+        {
             place.set(0);
         }
     }

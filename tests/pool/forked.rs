@@ -1,5 +1,7 @@
 //! A child that the program forks has the pool's objects, but not the pool.
 
+use std::os::fd::RawFd;
+
 use multiproc::{ErrorKind, Pool, Value};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
@@ -48,4 +50,40 @@ fn a_pool_dropped_in_the_child_takes_nothing_from_the_parent() {
     gate.set(1).unwrap();
     let (_pool, _busy, waiting) = both.unwrap();
     assert_eq!(waiting.get().unwrap(), 100 << 20);
+}
+
+/// The child of a child that has closed what it did not need, and opened a file under the number of the pool's memory, found `/dev/null`
+/// there, and lost what it wrote.
+#[test]
+fn what_a_child_opens_in_the_place_of_the_pools_memory_is_left_to_its_children() {
+    let pool = Pool::with_workers(1).unwrap();
+    let numbers: Vec<RawFd> = std::fs::read_dir("/proc/self/fd")
+        .unwrap()
+        .filter_map(Result::ok)
+        .filter(|file| {
+            std::fs::read_link(file.path())
+                .is_ok_and(|link| link.to_string_lossy().contains("multiproc-pool"))
+        })
+        .map(|file| file.file_name().to_str().unwrap().parse().unwrap())
+        .collect();
+    assert!(!numbers.is_empty());
+    let file = std::env::temp_dir().join(format!("multiproc-fork-{}", std::process::id()));
+    let log = std::fs::File::create(&file).unwrap();
+    let status = forked(|| {
+        for number in &numbers {
+            // SAFETY: the child has no other use for that number.
+            let moved = unsafe { nix::unistd::dup2_raw(&log, *number) };
+            let _ = std::mem::ManuallyDrop::new(moved.unwrap());
+        }
+        let status = forked(|| {
+            numbers.iter().all(|number| {
+                let own = std::fs::read_link(format!("/proc/self/fd/{number}"));
+                own.is_ok_and(|own| own == file)
+            })
+        });
+        matches!(status, WaitStatus::Exited(_, 7))
+    });
+    std::fs::remove_file(&file).unwrap();
+    assert!(matches!(status, WaitStatus::Exited(_, 7)), "{status:?}");
+    drop(pool);
 }
