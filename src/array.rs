@@ -87,7 +87,8 @@ impl<T: Pod> Array<T> {
         })?)
     }
 
-    /// Shares `len` zeros under `name`, with mode 0600. If a segment of that name is left by processes that are gone, it is replaced.
+    /// Shares `len` zeros under `name`, with mode 0600. If a segment of that name is left by processes that are gone, it is replaced;
+    /// an empty file, or one of zeros, counts as such if nobody has it mapped.
     ///
     /// # Errors
     ///
@@ -105,7 +106,8 @@ impl<T: Pod> Array<T> {
         Self::open_with_lock(name)
     }
 
-    /// Opens the array of that name and length, or shares zeros under it.
+    /// Opens the array of that name and length, or shares zeros under it. What killed processes left is opened as they left it;
+    /// [`create`](Self::create) begins anew.
     ///
     /// # Errors
     ///

@@ -78,7 +78,8 @@ impl<T: Pod> Value<T> {
         Self::with_lock(value)
     }
 
-    /// Shares `value` under `name`, with mode 0600. If a segment of that name is left by processes that are gone, it is replaced.
+    /// Shares `value` under `name`, with mode 0600. If a segment of that name is left by processes that are gone, it is replaced;
+    /// an empty file, or one of zeros, counts as such if nobody has it mapped.
     ///
     /// # Errors
     ///
@@ -96,7 +97,8 @@ impl<T: Pod> Value<T> {
         Self::open_with_lock(name)
     }
 
-    /// Opens the value of that name, or shares `init()` under it.
+    /// Opens the value of that name, or shares `init()` under it. What killed processes left is opened as they left it;
+    /// [`create`](Self::create) begins anew.
     ///
     /// # Errors
     ///

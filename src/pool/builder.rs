@@ -117,7 +117,8 @@ impl<S> Builder<S> {
     /// Sets how long one item may take. The worker that takes longer is ended and replaced; that item is
     /// [`TaskTimeout`](ErrorKind::TaskTimeout), and is not retried.
     ///
-    /// Costs a look at the clock for each item. The time counts from the moment a worker begins the item.
+    /// Costs a look at the clock for each item. The time counts from the moment a worker begins the item. It is the worker's process that
+    /// looks: one that is stopped (`SIGSTOP`, a frozen control group) ends as soon as it may go on.
     pub fn task_timeout(mut self, limit: Duration) -> Self {
         self.item_limit = Some(limit);
         self

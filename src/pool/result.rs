@@ -181,8 +181,9 @@ impl<R> AsyncResult<R> {
     /// # Errors
     ///
     /// What became of the task: [`TaskPanicked`](ErrorKind::TaskPanicked), [`WorkerDied`](ErrorKind::WorkerDied),
-    /// [`Cancelled`](ErrorKind::Cancelled), [`Encode`](ErrorKind::Encode), [`Decode`](ErrorKind::Decode). Of several items the one with the
-    /// lowest index that failed is reported.
+    /// [`TaskTimeout`](ErrorKind::TaskTimeout), [`Cancelled`](ErrorKind::Cancelled), [`Encode`](ErrorKind::Encode),
+    /// [`Decode`](ErrorKind::Decode), [`WorkersKeepDying`](ErrorKind::WorkersKeepDying). Of several items the one with the lowest index that
+    /// failed is reported.
     pub fn get(self) -> Result<R> {
         self.core.check_ours()?;
         self.core.wait(Wait::Forever, || self.job.is_done());
@@ -231,7 +232,8 @@ impl<R> AsyncResult<R> {
     /// Ends the task: withdraws what no worker has begun, and ends and replaces the worker of what is being run. No other task notices.
     ///
     /// True if the task was not done. Its result is then [`Cancelled`](ErrorKind::Cancelled), unless it was done at the very moment; of
-    /// several items those that were done keep their values, but [`get`](Self::get) reports the cancelled ones.
+    /// several items those that were done keep their values, but [`get`](Self::get) reports the cancelled ones. A worker that is stopped
+    /// (`SIGSTOP`, a frozen control group) ends as soon as it may go on; [`Pool::terminate`](crate::Pool::terminate) does not wait for that.
     pub fn cancel(&self) -> bool {
         self.core.cancel(true, |job| Arc::ptr_eq(job, &self.job))
     }

@@ -129,12 +129,13 @@ pub(crate) fn create(name: &str, shape: Shape, init: Init<'_>) -> Result<Arc<Seg
 
 /// Why a name is taken for good.
 const FOREIGN: &str = "a file that is no segment has that name";
+const IN_USE: &str = "another program has that name in use";
 
 fn exists(object: &str, why: &str) -> Error {
-    let advice = if why == FOREIGN {
-        "remove it, or choose another name"
-    } else {
-        "open it, use open_or_create, or choose another name"
+    let advice = match why {
+        FOREIGN => "remove it, or choose another name",
+        IN_USE => "choose another name",
+        _ => "open it, use open_or_create, or choose another name",
     };
     Error::new(
         ErrorKind::AlreadyExists,
@@ -371,7 +372,7 @@ pub(super) fn take_over(name: &str, watched: &mut Watched) -> Result<Found> {
         (None, _) | (_, Some(Stage::Unborn)) if watched.is_abandoned(facts.file) => {
             // all zero: left by a creator that was killed at once, or in use by a program that knows nothing of us
             if shm::is_mapped_by_somebody(name) {
-                return Ok(Found::Alive("another program has that name in use"));
+                return Ok(Found::Alive(IN_USE));
             }
             false
         }
@@ -472,7 +473,7 @@ fn try_open(name: &str, object: &str, watched: &mut Watched) -> Result<Opened> {
             )));
         }
         None | Some(Stage::Unborn) if watched.is_abandoned(facts.file) => {
-            return Err(bad("its creator died before it wrote its name, or it is no segment; create() takes it over".to_owned()));
+            return Err(bad("its creator died before it wrote its name, or it is no segment; create() takes it over if nobody has it mapped".to_owned()));
         }
         Some(Stage::Born(creator)) if !is_alive(creator) => {
             return Err(bad(format!(
