@@ -118,7 +118,8 @@ impl<S> Builder<S> {
     /// [`TaskTimeout`](ErrorKind::TaskTimeout), and is not retried.
     ///
     /// Costs a look at the clock for each item. The time counts from the moment a worker begins the item. It is the worker's process that
-    /// looks: one that is stopped (`SIGSTOP`, a frozen control group) ends as soon as it may go on.
+    /// looks, so a pool with such a limit lets its workers go on if they were stopped: after that time, and every second at most. One in a
+    /// frozen control group ends when that is thawed.
     pub fn task_timeout(mut self, limit: Duration) -> Self {
         self.item_limit = Some(limit);
         self

@@ -29,6 +29,8 @@ const STACK: u64 = 8 << 20;
 
 /// Deaths in a row without a result after which the next worker begins at once.
 const FRUITLESS_FREE: u32 = 2;
+/// How often, at most, a worker whose items have a limit is let go on, should it have been stopped: it is the worker that looks at the clock.
+const RESUMED_AT_MOST: Duration = Duration::from_secs(1);
 /// Longest time that a new worker waits before it begins.
 const PAUSE_MAX: Duration = Duration::from_millis(100);
 
@@ -183,13 +185,15 @@ impl Crew {
 
     /// Tells `worker` to end if it runs that task.
     pub(super) fn end_task(&self, worker: usize, slot: u32, generation: u32) {
-        if worker < self.pids.len()
-            && let Some(child) = self.child(worker)
-            && child
-                .send(&Told::End(slot, generation).to_bytes(), &[])
-                .is_err()
-        {
-            child.kill(); // it does not listen
+        if worker >= self.pids.len() {
+            return;
+        }
+        let Some(child) = self.child(worker) else {
+            return;
+        };
+        match child.send(&Told::End(slot, generation).to_bytes(), &[]) {
+            Ok(()) => child.resume(),
+            Err(_) => child.kill(), // it does not listen
         }
     }
 
@@ -446,6 +450,7 @@ impl Core {
                 start,
                 descriptors: vec![fd],
                 limit: Some((orders.init_limit, pause)),
+                resumed: orders.item_limit.map(|limit| limit.max(RESUMED_AT_MOST)),
             },
             events,
         )?;

@@ -232,8 +232,8 @@ impl<R> AsyncResult<R> {
     /// Ends the task: withdraws what no worker has begun, and ends and replaces the worker of what is being run. No other task notices.
     ///
     /// True if the task was not done. Its result is then [`Cancelled`](ErrorKind::Cancelled), unless it was done at the very moment; of
-    /// several items those that were done keep their values, but [`get`](Self::get) reports the cancelled ones. A worker that is stopped
-    /// (`SIGSTOP`, a frozen control group) ends as soon as it may go on; [`Pool::terminate`](crate::Pool::terminate) does not wait for that.
+    /// several items those that were done keep their values, but [`get`](Self::get) reports the cancelled ones. A worker that was
+    /// stopped is let go on, to end; one in a frozen control group ends when that is thawed.
     pub fn cancel(&self) -> bool {
         self.core.cancel(true, |job| Arc::ptr_eq(job, &self.job))
     }

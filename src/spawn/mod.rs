@@ -59,6 +59,7 @@ mod tests {
             start,
             descriptors: Vec::new(),
             limit: None,
+            resumed: None,
         };
         (
             supervisor::start(launch, Arc::new(Heard(Mutex::new(sender)))).unwrap(),

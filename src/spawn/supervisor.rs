@@ -28,6 +28,8 @@ use crate::sys::socket::{Message, Socket};
 
 /// How long a child may take to say hello.
 const HELLO_LIMIT: Duration = Duration::from_secs(10);
+/// How soon one that is ending is looked at again. Nearly always its pidfd says so before.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// Who hears of a child. Called on the supervisor's thread (messages also on a thread that calls [`Child::hear`]), so it must not wait.
 pub(crate) trait Events: Send + Sync + 'static {
@@ -52,6 +54,8 @@ pub(crate) struct Launch {
     /// How long it may take from its hello until it is [settled](Child::settle), if that is bounded, and how long it waits before that on
     /// purpose.
     pub(crate) limit: Option<(Duration, Duration)>,
+    /// How often it is let go on, should it have been stopped.
+    pub(crate) resumed: Option<Duration>,
 }
 
 /// A child under supervision. Dropping the handle lets the child be.
@@ -71,6 +75,11 @@ struct Entry {
     refusal: OnceLock<String>,
     /// Of its launch.
     limit: Option<(Duration, Duration)>,
+    resumed: Option<Duration>,
+    /// When it is let go on next.
+    resume_at: Mutex<Option<Instant>>,
+    /// When it is looked at next, if it was found ending and not yet gone.
+    look_at: Mutex<Option<Instant>>,
     events: Arc<dyn Events>,
 }
 
@@ -89,8 +98,8 @@ enum Phase {
     Over,
 }
 
-/// How far a child that was told what to do has come.
-#[derive(Clone, Copy)]
+/// How far a child has come that said hello, or was ended.
+#[derive(Clone)]
 enum Progress {
     /// To be settled by then.
     Due(Instant),
@@ -98,6 +107,10 @@ enum Progress {
     Unbounded,
     /// It was ended for taking too long.
     Overdue,
+    /// It closed its socket, or ended, before it said hello.
+    Silent,
+    /// It was not told what to do, and was ended, for this reason.
+    Refused(Error),
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -117,6 +130,13 @@ impl Child {
     /// Passes on what the child has sent so far, here and now.
     pub(crate) fn hear(&self) {
         self.0.hear();
+    }
+
+    /// Lets the child go on if it was stopped, so that it hears what it is told.
+    pub(crate) fn resume(&self) {
+        if let (Some(pidfd), false) = (self.0.pidfd.get(), self.is_over()) {
+            pidfd::resume(pidfd.as_fd());
+        }
     }
 
     /// Whether its end was noticed.
@@ -182,6 +202,9 @@ pub(crate) fn start(launch: Launch, events: Arc<dyn Events>) -> Result<Child> {
         pidfd: OnceLock::new(),
         refusal: OnceLock::new(),
         limit: launch.limit,
+        resumed: launch.resumed,
+        resume_at: Mutex::new(None),
+        look_at: Mutex::new(None),
         phase: Mutex::new(Phase::Starting {
             launch,
             deadline: Instant::now() + HELLO_LIMIT,
@@ -310,8 +333,15 @@ impl Entry {
         }
     }
 
-    /// When something is expected of it at the latest.
+    /// When something is to be done about it at the latest.
     fn due(&self) -> Option<Instant> {
+        let (resume, look) = (*lock(&self.resume_at), *lock(&self.look_at));
+        let progress = self.progress_due().into_iter();
+        progress.chain(resume).chain(look).min()
+    }
+
+    /// When something is expected of it at the latest.
+    fn progress_due(&self) -> Option<Instant> {
         match &*lock(&self.phase) {
             Phase::Starting { deadline, .. }
             | Phase::Running {
@@ -338,57 +368,60 @@ impl Entry {
             *progress = Progress::Overdue;
             self.kill(process);
         }
+        let mut resume_at = lock(&self.resume_at);
+        if let (Some(every), Some(pidfd)) = (self.resumed, self.pidfd.get())
+            && resume_at.is_none_or(|at| Instant::now() >= at)
+        {
+            pidfd::resume(pidfd.as_fd());
+            *resume_at = Instant::now().checked_add(every);
+        }
     }
 
     /// Looks after one child; true if it has ended and was reported.
     fn attend(&self, ready: &Epoll, socket_fired: bool, pidfd_fired: bool) -> bool {
-        match self.hello_due() {
-            Some(deadline) => {
-                if socket_fired {
-                    self.greet(ready)
-                } else if Instant::now() >= deadline {
-                    let why = format!(
-                        "in the worker (pid {}), which said nothing for {} s",
-                        self.pid,
-                        HELLO_LIMIT.as_secs()
-                    );
-                    self.give_up(hook::did_not_run(&why))
-                } else {
-                    false
-                }
+        if let Some(deadline) = self.hello_due() {
+            if socket_fired {
+                self.greet(ready);
+            } else if Instant::now() >= deadline {
+                let why = format!(
+                    "in the worker (pid {}), which said nothing for {} s",
+                    self.pid,
+                    HELLO_LIMIT.as_secs()
+                );
+                self.give_up(Progress::Refused(hook::did_not_run(&why)));
             }
-            None => {
-                let open = !socket_fired || self.hear();
-                self.check_time();
-                match self.pidfd.get() {
-                    Some(_) if !pidfd_fired && open => false,
-                    Some(pidfd) => {
-                        if !pidfd_fired {
-                            pidfd::kill(pidfd.as_fd()); // it closed its control socket but lives: nobody could end it otherwise
-                        }
-                        self.over(|_| pidfd::reap(pidfd.as_fd()))
-                    }
-                    None if open => false,
-                    None => self.over(reap_by_pid),
-                }
+        } else {
+            if socket_fired && !self.hear() {
+                // one that closed it and lives could be told nothing any more; for one that is ending this comes too late
+                self.end();
             }
+            self.check_time();
         }
+        let looked_for = lock(&self.look_at).is_some_and(|at| Instant::now() >= at);
+        (pidfd_fired || looked_for) && self.over(ready, pidfd_fired)
+    }
+
+    /// Ends it, whose end is looked for from now on.
+    fn end(&self) {
+        if let Phase::Running { process, .. } = &mut *lock(&self.phase) {
+            self.kill(process);
+        }
+        *lock(&self.look_at) = Some(Instant::now());
     }
 
     /// Takes the hello and answers it.
-    fn greet(&self, ready: &Epoll) -> bool {
+    fn greet(&self, ready: &Epoll) {
         let message = match self.control.receive(false) {
             Ok(Some(message)) => message,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
-            Ok(None) | Err(_) => return self.give_up_silent(),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            Ok(None) | Err(_) => return self.give_up(Progress::Silent),
         };
         let Some(hello) = Hello::from_bytes(&message.bytes) else {
-            return self.give_up(hook::did_not_run(
-                "in the worker: its first words were no hello",
-            ));
+            let why = "in the worker: its first words were no hello";
+            return self.give_up(Progress::Refused(hook::did_not_run(why)));
         };
         if let Err(error) = Hello::own(hook::offset()).check(&hello) {
-            return self.give_up(error);
+            return self.give_up(Progress::Refused(error));
         }
         if let Some(pidfd) = message.descriptors.into_iter().next()
             && watch(ready, pidfd.as_fd(), self.key() + 1).is_ok()
@@ -414,7 +447,6 @@ impl Entry {
                 progress: deadline.map_or(Progress::Unbounded, Progress::Due),
             };
         }
-        false
     }
 
     /// Passes all waiting messages on; false if the child's end is closed.
@@ -439,47 +471,20 @@ impl Entry {
         }
     }
 
-    /// The child closed its socket before hello: its exit code says why.
-    fn give_up_silent(&self) -> bool {
-        let Phase::Starting { mut process, .. } =
-            std::mem::replace(&mut *lock(&self.phase), Phase::Over)
-        else {
-            return true;
-        };
-        let _ = process.kill(); // one that only closed its stdin would live on; for one that is ending it comes too late
-        let how = match process.wait() {
-            Ok(status) => match (
-                status.code(),
-                std::os::unix::process::ExitStatusExt::signal(&status),
-            ) {
-                (Some(exit::REACHED_MAIN), _) => {
-                    self.events.ended(End::NeverStarted(hook::did_not_run(
-                        "in the worker, which came to the program's own code",
-                    )));
-                    return true;
-                }
-                (Some(code), _) => format!("exited with code {code}"),
-                (None, signal) => format!("was ended by {}", signal_name(signal.unwrap_or(0))),
-            },
-            Err(_) => "ended".to_owned(),
-        };
-        let message = format!(
-            "cannot start a worker: it (pid {}) {how} before it said hello",
-            self.pid
-        );
-        self.events.ended(End::NeverStarted(Error::new(
-            ErrorKind::HookDidNotRun,
-            message,
-        )));
-        true
+    /// Ends one that is not told what to do, as `why` says.
+    fn give_up(&self, why: Progress) {
+        let mut phase = lock(&self.phase);
+        if let Phase::Starting { process, .. } = std::mem::replace(&mut *phase, Phase::Over) {
+            *phase = Phase::Running {
+                process,
+                progress: why,
+            };
+        }
+        drop(phase);
+        self.end();
     }
 
-    fn give_up(&self, error: Error) -> bool {
-        self.end_unheard();
-        self.events.ended(End::NeverStarted(error));
-        true
-    }
-
+    /// Ends one that nobody looks after.
     fn end_unheard(&self) {
         if let Phase::Starting { mut process, .. } =
             std::mem::replace(&mut *lock(&self.phase), Phase::Over)
@@ -489,25 +494,58 @@ impl Entry {
         }
     }
 
-    fn over(&self, reap: impl FnOnce(&mut process::Child) -> Status) -> bool {
+    /// Collects and reports it if it has gone: true then. One that is ending may take its time, for the kernel, for a debugger or for
+    /// another tracer; nobody waits for it meanwhile.
+    fn over(&self, ready: &Epoll, pidfd_fired: bool) -> bool {
         // that it was ready after all, as it was ended for not being so
         self.hear();
         let mut phase = lock(&self.phase);
-        let Phase::Running {
-            mut process,
-            progress,
-        } = std::mem::replace(&mut *phase, Phase::Over)
-        else {
+        let Phase::Running { process, progress } = &mut *phase else {
             return true;
         };
-        let status = reap(&mut process);
+        let reaped = match self.pidfd.get() {
+            Some(pidfd) => pidfd::reap(pidfd.as_fd()),
+            None => reap_by_pid(process),
+        };
+        let Some(status) = reaped else {
+            drop(phase);
+            let _ = ready.delete(&self.control);
+            if pidfd_fired {
+                let _ = self.pidfd.get().map(|pidfd| ready.delete(pidfd));
+            }
+            *lock(&self.look_at) = Some(Instant::now() + LOOK_AGAIN);
+            return false;
+        };
+        let progress = progress.clone();
+        *phase = Phase::Over;
         drop(phase);
         self.hear_last_words();
+        self.events.ended(self.end_by(status, progress));
+        true
+    }
+
+    /// What its end is called that came as far as that.
+    fn end_by(&self, status: Status, progress: Progress) -> End {
         let never = |kind, why: fmt::Arguments<'_>| {
             let message = format!("cannot start a worker: it (pid {}) {why}", self.pid);
             End::NeverStarted(Error::new(kind, message))
         };
-        self.events.ended(match (self.refusal.get(), progress) {
+        match (self.refusal.get(), progress) {
+            (_, Progress::Refused(error)) => End::NeverStarted(error),
+            (_, Progress::Silent) => {
+                let how = match status {
+                    Status::Exited(exit::REACHED_MAIN) => {
+                        return End::NeverStarted(hook::did_not_run(
+                            "in the worker, which came to the program's own code",
+                        ));
+                    }
+                    Status::Exited(code) => format!("exited with code {code}"),
+                    Status::Killed(signal) => format!("was ended by {}", signal_name(signal)),
+                    Status::Unknown => "ended".to_owned(),
+                };
+                let kind = ErrorKind::HookDidNotRun;
+                never(kind, format_args!("{how} before it said hello"))
+            }
             (Some(why), _) => never(ErrorKind::Os, format_args!("{why}")),
             (None, Progress::Overdue) => never(
                 ErrorKind::InitFailed,
@@ -517,8 +555,7 @@ impl Entry {
                 ),
             ),
             (None, Progress::Due(_) | Progress::Unbounded) => End::Ended(status),
-        });
-        true
+        }
     }
 
     /// What it sent before it died still counts.
@@ -527,16 +564,16 @@ impl Entry {
     }
 }
 
-/// Where the kernel has no pidfd: the socket hung up, so the process ends or must be ended.
-fn reap_by_pid(process: &mut process::Child) -> Status {
+/// Where there is no pidfd.
+fn reap_by_pid(process: &mut process::Child) -> Option<Status> {
     use std::os::unix::process::ExitStatusExt;
-    let _ = process.kill();
-    match process.wait() {
-        Ok(status) => match (status.code(), status.signal()) {
-            (Some(code), _) => Status::Exited(code),
-            (None, Some(signal)) => Status::Killed(signal),
-            _ => Status::Unknown,
+    match process.try_wait() {
+        Ok(None) => None,
+        Ok(Some(status)) => match (status.code(), status.signal()) {
+            (Some(code), _) => Some(Status::Exited(code)),
+            (None, Some(signal)) => Some(Status::Killed(signal)),
+            _ => Some(Status::Unknown),
         },
-        Err(_) => Status::Unknown,
+        Err(_) => Some(Status::Unknown),
     }
 }

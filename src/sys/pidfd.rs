@@ -24,13 +24,22 @@ pub(crate) fn open(pid: i32) -> io::Result<OwnedFd> {
 
 /// Sends SIGKILL; a process that has ended already is fine.
 pub(crate) fn kill(pidfd: BorrowedFd<'_>) {
+    send(pidfd, libc::SIGKILL);
+}
+
+/// Lets a process go on that was stopped; nothing to any other.
+pub(crate) fn resume(pidfd: BorrowedFd<'_>) {
+    send(pidfd, libc::SIGCONT);
+}
+
+fn send(pidfd: BorrowedFd<'_>, signal: libc::c_int) {
     let none = std::ptr::null::<libc::siginfo_t>();
     // SAFETY: no siginfo is passed, so the kernel makes one.
     unsafe {
         libc::syscall(
             libc::SYS_pidfd_send_signal,
             pidfd.as_raw_fd(),
-            libc::SIGKILL,
+            signal,
             none,
             0,
         )
@@ -53,14 +62,16 @@ impl Status {
     }
 }
 
-/// Collects the child behind `pidfd`, whose descriptor is readable.
-pub(crate) fn reap(pidfd: BorrowedFd<'_>) -> Status {
+/// Collects the child behind `pidfd`, if all of it has gone and no tracer of its keeps it.
+pub(crate) fn reap(pidfd: BorrowedFd<'_>) -> Option<Status> {
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG;
     loop {
-        match waitid(Id::PIDFd(pidfd.as_fd()), WaitPidFlag::WEXITED) {
-            Ok(WaitStatus::Exited(_, code)) => return Status::Exited(code),
-            Ok(WaitStatus::Signaled(_, signal, _)) => return Status::Killed(signal as i32),
+        match waitid(Id::PIDFd(pidfd.as_fd()), flags) {
+            Ok(WaitStatus::StillAlive) => return None,
+            Ok(WaitStatus::Exited(_, code)) => return Some(Status::Exited(code)),
+            Ok(WaitStatus::Signaled(_, signal, _)) => return Some(Status::Killed(signal as i32)),
             Err(Errno::EINTR) => {}
-            Ok(_) | Err(_) => return exit_info(pidfd).unwrap_or(Status::Unknown),
+            Ok(_) | Err(_) => return Some(exit_info(pidfd).unwrap_or(Status::Unknown)),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use multiproc::{ErrorKind, LockError, Pool, Value};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{Signal, kill, raise};
 use nix::unistd::{ForkResult, Pid, fork};
 use serde::{Deserialize, Serialize};
 
@@ -351,4 +351,30 @@ fn a_worker_that_may_open_no_descriptors_works_on_and_can_be_ended() {
     assert!(task.cancel());
     assert_eq!(task.get().unwrap_err().kind(), ErrorKind::Cancelled);
     assert_eq!(pool.apply(square, 3).unwrap(), 9);
+}
+
+fn stop_oneself((): ()) {
+    raise(Signal::SIGSTOP).unwrap();
+    hang(());
+}
+
+/// It is the worker itself that ends when it is told to, or when it is time: one that is stopped has to be let go on first.
+#[test]
+fn a_worker_that_was_stopped_ends_all_the_same() {
+    let pool = Pool::with_workers(1).unwrap();
+    let task = pool.apply_async(stop_oneself, ()).unwrap();
+    assert!(!task.wait_timeout(Duration::from_millis(100)));
+    assert!(task.cancel());
+    let result = task.get_timeout(Duration::from_secs(60));
+    assert_eq!(result.unwrap_err().kind(), ErrorKind::Cancelled);
+    assert_eq!(pool.apply(square, 3).unwrap(), 9);
+    let limited = Pool::builder()
+        .workers(1)
+        .task_timeout(Duration::from_millis(100))
+        .build()
+        .unwrap();
+    let task = limited.apply_async(stop_oneself, ()).unwrap();
+    let result = task.get_timeout(Duration::from_secs(60));
+    assert_eq!(result.unwrap_err().kind(), ErrorKind::TaskTimeout);
+    assert_eq!(limited.apply(square, 3).unwrap(), 9);
 }

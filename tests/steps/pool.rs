@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use multiproc::{Array, AsyncResult, ErrorKind, LockError, Pool, Value};
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::tracer::{Step, Stepped, state_of, stride};
@@ -255,6 +256,38 @@ fn a_worker_frozen_at_any_instruction_holds_nobody_else_up() {
         tries += 1;
     }
     println!("{tries} times frozen; 20 calls beside a frozen worker took {longest:?} at most");
+}
+
+/// The thread that watches the workers waited for the end of each: a debugger at a worker that ended, and kept it, held up all the pools of
+/// the process.
+#[test]
+fn a_dead_worker_whose_tracer_keeps_it_holds_nobody_else_up() {
+    let (pool, _counts) = pool_and_counts(2, "keep");
+    let held = stop(&pool, 0);
+    let dead = pool.worker_pids()[0];
+    kill(process(dead), Signal::SIGKILL).unwrap();
+    while state_of(process(dead), process(dead)) != Some('Z') {
+        std::thread::yield_now();
+    }
+    let abort = |_: u64| -> u64 { std::process::abort() };
+    let same = |x: u64| x;
+    let answers: Vec<_> = (0..3)
+        .map(|_| (pool.apply(abort, 0), pool.apply(same, 7)))
+        .collect();
+    let kept = !is_gone(dead);
+    held.let_go(); // before anything can fail, as the pool waits for all its workers
+    assert!(kept, "somebody else collected it");
+    for (died, answered) in answers {
+        assert_eq!(died.unwrap_err().kind(), ErrorKind::WorkerDied);
+        assert_eq!(answered.unwrap(), 7);
+    }
+    while !is_gone(dead) {
+        assert_eq!(pool.apply(same, 7).unwrap(), 7);
+    }
+}
+
+fn is_gone(pid: u32) -> bool {
+    state_of(process(pid), process(pid)).is_none()
 }
 
 /// Counts as `enter` does, and never returns.
