@@ -101,6 +101,9 @@ pub struct TaskPanic {
     pub pid: u32,
 }
 
+/// Exit code of a worker that cannot go on since a task has closed its descriptors.
+pub(crate) const CUT_OFF: i32 = 118;
+
 /// How a worker process ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -111,7 +114,7 @@ pub struct WorkerDeath {
     pub worker: usize,
     /// The signal that killed it.
     pub signal: Option<i32>,
-    /// The code it exited with.
+    /// The code it exited with: 118 by itself, where a task had closed the descriptors that it needs.
     pub exit_code: Option<i32>,
     /// The task used up its stack, 8 MiB.
     pub stack_overflow: bool,
@@ -188,8 +191,9 @@ impl Error {
     }
 
     pub(crate) fn type_mismatch(object: &str, expected: String, found: String) -> Self {
-        let message =
-            format!("cannot open {object}: it holds {found}, this program expects {expected}");
+        let message = format!(
+            "cannot open {object}: it holds {found}, this program expects {expected}; open it as what it holds, or use another name"
+        );
         Self::build(
             ErrorKind::TypeMismatch,
             message,
@@ -206,7 +210,7 @@ impl Error {
         Self::build(ErrorKind::TaskPanicked, message, None, Data::Panic(panic))
     }
 
-    pub(crate) fn worker_died(death: WorkerDeath) -> Self {
+    pub(crate) fn worker_died(pool: &str, death: WorkerDeath) -> Self {
         let how = match (death.signal, death.exit_code) {
             (Some(signal), _) if death.stack_overflow => {
                 format!("was killed by {}, a stack overflow,", signal_name(signal))
@@ -216,11 +220,14 @@ impl Error {
                 signal_name(signal)
             ),
             (Some(signal), _) => format!("was killed by {}", signal_name(signal)),
+            (_, Some(CUT_OFF)) => format!(
+                "exited with code {CUT_OFF}, as a worker does whose descriptors were closed,"
+            ),
             (_, Some(code)) => format!("exited with code {code}"),
             _ => "ended, its status was collected by the program's own wait".to_owned(),
         };
         let message = format!(
-            "worker {} (pid {}) {how} while running item {}",
+            "worker {} of pool \"{pool}\" (pid {}) {how} while running item {}",
             death.worker, death.pid, death.item
         );
         Self::build(ErrorKind::WorkerDied, message, None, Data::Death(death))
@@ -353,7 +360,7 @@ mod tests {
         };
         let io = std::io::Error::from_raw_os_error(24);
         for error in [
-            Error::worker_died(death),
+            Error::worker_died("squares", death),
             Error::type_mismatch("segment \"x\"", "<f8".to_owned(), "<i4".to_owned()),
             Error::os("cannot open segment \"x\"", io),
             Error::with_source(

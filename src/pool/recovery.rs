@@ -183,10 +183,13 @@ impl Core {
     fn death_error(&self, death: &WorkerDeath, task: (u32, u32), item: usize) -> Error {
         match self.crew.take_panic(death.worker, Some(task), item) {
             Some(panic) => Error::task_panicked(panic),
-            None => Error::worker_died(WorkerDeath {
-                item,
-                ..death.clone()
-            }),
+            None => {
+                let death = WorkerDeath {
+                    item,
+                    ..death.clone()
+                };
+                Error::worker_died(&self.name, death)
+            }
         }
     }
 
@@ -194,7 +197,8 @@ impl Core {
         let pid = self.crew.pid(worker);
         let limit = self.crew.orders.item_limit.unwrap_or_default();
         let message = format!(
-            "item {item} took longer than {limit:?}; worker {worker} (pid {pid}), which ran it, was ended"
+            "item {item} took longer than {limit:?}; worker {worker} of pool \"{}\" (pid {pid}), which ran it, was ended",
+            self.name
         );
         Error::new(ErrorKind::TaskTimeout, message)
     }

@@ -14,7 +14,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, LazyLock, Mutex, Weak};
 use std::time::{Duration, Instant};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{CUT_OFF, Error, ErrorKind, Result};
 use crate::handle::{self, Pin, SegmentId, Source, WIRE_LEN, Wire};
 use crate::pool::memory::{Bytes, lock};
 use crate::pool::message::{Said, Told};
@@ -26,9 +26,6 @@ use crate::sys::socket::Message;
 
 /// How long a worker waits for a descriptor it asked for.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
-
-/// Exit code of a worker that cannot go on since a task has closed its descriptors.
-pub(super) const CUT_OFF: i32 = 118;
 
 /// A worker's way to descriptors: its parent.
 pub(super) struct FromParent {

@@ -4,12 +4,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::error::CUT_OFF;
 use crate::handle::Pin;
 use crate::pool::board::{Board, KEEP_WARM};
 use crate::pool::call::Call;
 use crate::pool::message::{Said, Setup};
 use crate::pool::panics::{catch_panics_of_this_thread, decode_panic, encode_panic_for_message};
-use crate::pool::travel::{CUT_OFF, FromParent};
+use crate::pool::travel::FromParent;
 use crate::pool::wire::Status;
 use crate::primitive::spin_loop;
 use crate::ring::claim::{Claimed, Claimer};
