@@ -4,10 +4,14 @@
 //! The hang-up of the control socket is the parent's death, whatever thread started us; and so is its pidfd, since a process that it forked
 //! may still hold the socket open.
 
+use std::env;
+use std::ffi::CString;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,6 +19,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::prctl;
 
 use crate::primitive::Flag;
 use crate::spawn::function::{Frame, Routine};
@@ -125,6 +130,7 @@ impl fmt::Debug for Control {
 /// Works for the parent at the other end of `control` until it is done or the parent has gone; never returns.
 pub(crate) fn serve(control: OwnedFd, hook: usize, parent: i32) -> ! {
     let socket = Socket::from_fd(control);
+    take_name_of_program();
     let parent_process = pidfd::open(parent).ok();
     if entry::parent_pid() != parent {
         entry::quit(exit::PARENT_GONE); // and the descriptor may be for another
@@ -202,6 +208,17 @@ pub(crate) fn serve(control: OwnedFd, hook: usize, parent: i32) -> ! {
         let _ = control.stir.read();
     }
     entry::quit(exit::PARENT_GONE)
+}
+
+/// Lists of processes show a worker under its program's name, not as `exe`, the link it was started by.
+fn take_name_of_program() {
+    let name = env::args_os().next().and_then(|path| {
+        let name = Path::new(&path).file_name()?;
+        CString::new(name.as_bytes()).ok()
+    });
+    if let Some(name) = name {
+        let _ = prctl::set_name(&name); // for the eye alone
+    }
 }
 
 /// Passes messages on until the parent has gone.

@@ -101,14 +101,16 @@ fn a_worker_finds_the_world_that_main_would_have_found() {
             std::env::var("MULTIPROC_WORKER").ok(),
             std::env::current_dir().unwrap(),
             std::thread::current().name().map(str::to_owned),
+            std::fs::read_to_string("/proc/self/comm").unwrap(),
             stdin,
         )
     };
-    let (args, marker, directory, thread, stdin) = pool.apply(look, ()).unwrap();
+    let (args, marker, directory, thread, comm, stdin) = pool.apply(look, ()).unwrap();
     assert_eq!(args, std::env::args().collect::<Vec<_>>());
     assert_eq!(marker, None);
     assert_eq!(directory, std::env::current_dir().unwrap());
     assert_eq!(thread.as_deref(), Some("world-0"));
+    assert_eq!(comm, std::fs::read_to_string("/proc/self/comm").unwrap());
     assert_eq!(stdin, "");
 }
 
