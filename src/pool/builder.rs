@@ -82,7 +82,10 @@ impl Builder {
 }
 
 impl<S> Builder<S> {
-    /// Sets the number of worker processes. Default: one for each usable processor, as affinity and cgroup limits allow.
+    /// Sets the number of worker processes. Default: one for each usable processor, as affinity and cgroup limits allow;
+    /// 1024 at most.
+    ///
+    /// Against a limit of processes (`ulimit -u`, `pids.max`) each counts as two: it has one thread for the tasks and one that hears the parent.
     #[doc(alias = "processes")]
     pub fn workers(mut self, count: usize) -> Self {
         self.workers = Some(count);
@@ -91,7 +94,7 @@ impl<S> Builder<S> {
 
     /// Sets how many tasks may be unfinished at a time, 4096 by default: then `apply_async` waits and `try_apply_async` refuses.
     ///
-    /// A chunk of `map` counts as one task. Each costs some 140 bytes of shared memory whether used or not.
+    /// A chunk of `map` counts as one task. Each costs some 140 bytes of shared memory whether used or not; there may be 1,048,576.
     pub fn queue_depth(mut self, tasks: usize) -> Self {
         self.queue_depth = tasks;
         self
