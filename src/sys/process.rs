@@ -39,7 +39,7 @@ impl Identity {
 /// a zombie, too, but has other threads left, and lives.
 fn start_time(pid: u32) -> io::Result<Option<u64>> {
     const ESRCH: i32 = nix::errno::Errno::ESRCH as i32;
-    let stat = match fs::read_to_string(format!("/proc/{pid}/stat")) {
+    let stat = match fs::read(format!("/proc/{pid}/stat")) {
         Ok(stat) => stat,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         // it went between the opening and the reading
@@ -51,9 +51,12 @@ fn start_time(pid: u32) -> io::Result<Option<u64>> {
 }
 
 /// Whether the process is gone or a zombie, and when it started.
-fn look(stat: &str) -> Option<(bool, u64)> {
-    // the second field is the program's name in parentheses and may hold anything, so count from its end
-    let mut fields = stat[stat.rfind(')')? + 1..].split_ascii_whitespace();
+fn look(stat: &[u8]) -> Option<(bool, u64)> {
+    // the second field is the program's name in parentheses and may hold anything, half a character at its end too, so count from there
+    let name_end = stat.iter().rposition(|byte| *byte == b')')?;
+    let mut fields = str::from_utf8(&stat[name_end + 1..])
+        .ok()?
+        .split_ascii_whitespace();
     let state = fields.next()?;
     // fields 4 to 19 lie between the state and the number of threads
     let threads: u32 = fields.nth(16)?.parse().ok()?;
@@ -112,8 +115,8 @@ mod tests {
         let out = child.stdout.as_mut().unwrap();
         std::io::BufRead::read_line(&mut std::io::BufReader::new(out), &mut line).unwrap();
         let is_leaderless = || {
-            let stat = fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
-            stat.contains(") Z ")
+            let stat = fs::read(format!("/proc/{}/stat", child.id())).unwrap();
+            String::from_utf8_lossy(&stat).contains(") Z ")
         };
         let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
         while !is_leaderless() && std::time::Instant::now() < until {

@@ -157,7 +157,8 @@ pub(crate) fn is_mapped_by_somebody(name: &str) -> bool {
         return false;
     };
     processes.filter_map(Result::ok).any(|process| {
-        let maps = std::fs::read_to_string(process.path().join("maps")).unwrap_or_default();
-        maps.lines().any(|line| line.ends_with(&path))
+        let maps = std::fs::read(process.path().join("maps")).unwrap_or_default();
+        maps.split(|byte| *byte == b'\n')
+            .any(|line| line.ends_with(path.as_bytes()))
     })
 }

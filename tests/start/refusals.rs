@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 
-use multiproc::{ErrorKind, Pool};
+use multiproc::{ErrorKind, Pool, Value};
 
 use super::{command, role, run, stderr};
 
@@ -123,6 +123,36 @@ fn a_program_whose_file_was_deleted_still_starts_workers() {
     std::fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
     let test = "refusals::a_program_whose_file_was_deleted_still_starts_workers";
     let output = command(&copy, &[], test, "deleted").output().unwrap();
+    assert!(
+        String::from_utf8_lossy(&output.stdout).contains("@42"),
+        "{output:?}"
+    );
+}
+
+/// The system keeps 15 bytes of a program's name, and with them half a character. Who started when, which tells a process from the next one
+/// of its number, stands behind that name, and was not found.
+#[test]
+fn a_program_of_any_name_has_values_and_workers() {
+    if role().is_some() {
+        let comm = std::fs::read("/proc/self/comm").unwrap();
+        assert!(
+            std::str::from_utf8(&comm).is_err(),
+            "half a character at the end"
+        );
+        let value = Value::new(41_u32).unwrap();
+        let add = |value: Value<u32>| *value.lock().unwrap() += 1;
+        let pool = Pool::with_workers(1).unwrap();
+        pool.apply(add, value.clone()).unwrap();
+        println!("@{}", value.get().unwrap());
+        return;
+    }
+    let name = format!("multiproc-name\u{e9}-{}", std::process::id());
+    let copy = std::env::temp_dir().join(name);
+    std::fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
+    let test = "refusals::a_program_of_any_name_has_values_and_workers";
+    let output = command(&copy, &[], test, "named").output();
+    std::fs::remove_file(&copy).unwrap();
+    let output = output.unwrap();
     assert!(
         String::from_utf8_lossy(&output.stdout).contains("@42"),
         "{output:?}"
