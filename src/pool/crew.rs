@@ -59,6 +59,8 @@ pub(super) struct Crew {
     /// What each worker sent ahead of its results.
     ahead: Vec<Ahead>,
     asked: Asked,
+    /// There are places of workers that could not be started.
+    pub(super) short: Signal,
     /// Whether a worker said that its item is over its time.
     overdue: Vec<Signal>,
     /// Whether a worker said that its stack has overflowed.
@@ -77,8 +79,10 @@ pub(super) struct Seats {
     pub(super) fruitless: u32,
     pub(super) last_death: Option<Instant>,
     pub(super) accepted_then: u64,
-    /// Since when a worker is missing that could not be started.
-    pub(super) vacant_since: Option<Instant>,
+    /// When it is tried next to fill the places of workers that could not be started.
+    pub(super) fill_at: Option<Instant>,
+    /// Since when there has been no worker at all, and none could be started.
+    pub(super) none_since: Option<Instant>,
 }
 
 /// Slot and generation of the task that panicked, and the panic.
@@ -132,7 +136,8 @@ impl Crew {
             fruitless: 0,
             last_death: None,
             accepted_then: 0,
-            vacant_since: None,
+            fill_at: None,
+            none_since: None,
         };
         let pids = (0..workers).map(|_| Counter::default()).collect();
         Self {
@@ -142,6 +147,7 @@ impl Crew {
             pids,
             ahead: (0..workers).map(|_| Ahead::default()).collect(),
             asked: Asked::default(),
+            short: Signal::default(),
             overdue: (0..workers).map(|_| Signal::default()).collect(),
             overflowed: (0..workers).map(|_| Signal::default()).collect(),
             panicked: (0..workers).map(|_| Mutex::default()).collect(),
@@ -179,6 +185,20 @@ impl Crew {
         for worker in self.asked.take(id) {
             if let Some(child) = self.child(worker) {
                 let _ = child.send(&Told::Forget(id.to_bytes()).to_bytes(), &[]);
+            }
+        }
+    }
+
+    /// A worker has ended: the next in its place has asked for nothing.
+    pub(super) fn forget_what_it_asked(&self, worker: usize) {
+        self.asked.leave(worker);
+    }
+
+    /// Lets all go on that were stopped.
+    fn resume(&self) {
+        for seat in &lock(&self.seats).taken {
+            if let Seat::Taken { child, .. } = seat {
+                child.resume();
             }
         }
     }
@@ -387,7 +407,10 @@ impl Core {
             return Err(error);
         }
         PROVEN.raise();
-        lock(&self.crew.seats).building = false;
+        let mut seats = lock(&self.crew.seats);
+        seats.building = false;
+        // all were ready; one that has ended since is replaced as in any pool
+        seats.failure = None;
         Ok(())
     }
 
@@ -459,6 +482,7 @@ impl Core {
             child,
             ready: false,
         };
+        seats.none_since = None;
         Ok(())
     }
 
@@ -468,6 +492,7 @@ impl Core {
         let board = &self.memory.board;
         Switch(board.stop()).turn_on();
         board.wake(board.workers());
+        self.crew.resume();
         self.crew.wait_empty(wait)
     }
 }

@@ -323,6 +323,9 @@ impl Core {
         loop {
             if self.collect(&mut readers) {
                 (spins, rescue) = (0, RESCUE_FIRST);
+                if self.crew.short.is_raised() {
+                    self.callbacks.push(self.fill_vacancies(&readers));
+                }
                 self.tell_followers();
                 if is_done() {
                     return true;

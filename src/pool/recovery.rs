@@ -26,6 +26,8 @@ use crate::sys::pidfd::Status;
 const FRUITLESS_MAX: u32 = 16;
 /// For how many of them one counts that never started: it may have hung, and has then cost all the time it may take.
 const HUNG_COUNTS: u32 = 4;
+/// How soon it is tried again to start a worker that could not be started.
+const FILL_AGAIN: Duration = Duration::from_millis(20);
 /// How long a pool goes on without any worker when none can be started.
 const VACANT_MAX: Duration = Duration::from_secs(5);
 /// Deaths further apart than this have nothing to do with each other.
@@ -65,6 +67,7 @@ impl Core {
         park::clear(board.idle(), worker);
         self.memory.reclaim(worker);
         self.crew.ahead(worker).clear();
+        self.crew.forget_what_it_asked(worker);
         board.wake(1);
         let record = readers[worker].head();
         callbacks.extend(self.replace(worker, &end, out_of_memory, record, accepted));
@@ -310,24 +313,37 @@ impl Core {
     /// A worker could not be replaced. The pool goes on without it, and gives up when it has had none at all for a while.
     fn leave_vacant(&self, error: Error) -> Vec<Callback> {
         let mut seats = lock(&self.crew.seats);
-        let since = *seats.vacant_since.get_or_insert_with(Instant::now);
+        if seats.building {
+            // nobody waits for results, and who builds gets the error
+            seats.failure.get_or_insert(error);
+            drop(seats);
+            self.crew.changed.notify_all();
+            return Vec::new();
+        }
+        seats.fill_at = Some(Instant::now() + FILL_AGAIN);
         let anybody = seats
             .taken
             .iter()
             .any(|seat| matches!(seat, Seat::Taken { .. }));
+        let since = if anybody {
+            seats.none_since.take()
+        } else {
+            Some(*seats.none_since.get_or_insert_with(Instant::now))
+        };
         drop(seats);
-        if anybody || since.elapsed() < VACANT_MAX {
+        self.crew.short.raise();
+        if anybody || since.is_none_or(|since| since.elapsed() < VACANT_MAX) {
             return Vec::new();
         }
         self.crew.kill();
         self.fail_all_but_callbacks(Phase::Broken(error.clone()), &error)
     }
 
-    /// Tries to fill the places of workers that could not be replaced. The caller leads.
+    /// Tries to fill the places of workers that could not be replaced, now and then. The caller leads.
     pub(super) fn fill_vacancies(self: &Arc<Self>, readers: &[Reader]) -> Vec<Callback> {
         let vacant: Vec<usize> = {
             let seats = lock(&self.crew.seats);
-            if seats.vacant_since.is_none() || seats.winding_up {
+            if seats.winding_up || seats.fill_at.is_none_or(|at| Instant::now() < at) {
                 return Vec::new();
             }
             let empty = seats
@@ -342,7 +358,8 @@ impl Core {
                 return self.leave_vacant(error);
             }
         }
-        lock(&self.crew.seats).vacant_since = None;
+        lock(&self.crew.seats).fill_at = None;
+        self.crew.short.take();
         Vec::new()
     }
 }

@@ -224,6 +224,14 @@ impl Asked {
         }
     }
 
+    /// What `worker` had asked for has gone with it.
+    pub(super) fn leave(&self, worker: usize) {
+        lock(&self.0).retain(|_, workers| {
+            workers.retain(|asker| *asker != worker);
+            !workers.is_empty()
+        });
+    }
+
     pub(super) fn take(&self, id: SegmentId) -> Vec<usize> {
         lock(&self.0).remove(&id).unwrap_or_default()
     }

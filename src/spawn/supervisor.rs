@@ -122,8 +122,13 @@ impl Child {
         self.0.pid
     }
 
-    /// Sends a message without waiting; fails if the child does not read or has gone.
+    /// Sends a message without waiting; fails if the child does not read or has gone. One that was not told yet what to do has nothing to
+    /// be told else: it would take that for what it is to do.
     pub(crate) fn send(&self, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+        // its launch is sent before it is seen to be past this
+        if self.0.hello_due().is_some() {
+            return Ok(());
+        }
         self.0.control.send(bytes, descriptors, false)
     }
 

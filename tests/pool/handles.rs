@@ -333,3 +333,25 @@ fn handles_that_come_home_leave_no_descriptor() {
     }
     assert!(mine(unusual as u64 + 256) <= 1);
 }
+
+/// A worker's successor was told to forget what the worker had, before it was told what to do; it took the one for the other and ended, and
+/// the pool, which nobody had harmed, gave up.
+#[test]
+fn arrays_that_go_while_a_worker_is_replaced_harm_nobody() {
+    for _ in 0..10 {
+        let pool = Pool::builder()
+            .workers(1)
+            .max_tasks_per_worker(300)
+            .build()
+            .unwrap();
+        let arrays: Vec<_> = (0..300)
+            .map(|_| Array::<u64>::new(40_000).unwrap())
+            .collect();
+        let lengths = pool
+            .chunk_size(10)
+            .map(|a: Array<u64>| a.len(), arrays.clone());
+        assert_eq!(lengths.unwrap(), [40_000; 300]);
+        drop(arrays);
+        assert_eq!(pool.apply(|x: u64| x + 1, 1).unwrap(), 2);
+    }
+}

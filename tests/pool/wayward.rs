@@ -378,3 +378,14 @@ fn a_worker_that_was_stopped_ends_all_the_same() {
     assert_eq!(result.unwrap_err().kind(), ErrorKind::TaskTimeout);
     assert_eq!(limited.apply(square, 3).unwrap(), 9);
 }
+
+/// `join` told it to end when nothing was left to do, which it did not hear.
+#[test]
+fn an_idle_worker_that_was_stopped_ends_with_its_pool() {
+    let pool = Pool::with_workers(2).unwrap();
+    assert_eq!(pool.apply(square, 3).unwrap(), 9);
+    let pid = Pid::from_raw(pool.worker_pids()[0].cast_signed());
+    kill(pid, Signal::SIGSTOP).unwrap();
+    pool.close();
+    pool.join().unwrap();
+}

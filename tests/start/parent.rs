@@ -4,8 +4,10 @@ use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use multiproc::Pool;
+use multiproc::{Pool, Value};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use super::{command, role};
 
@@ -203,6 +205,113 @@ fn a_worker_that_cannot_be_replaced_now_is_replaced_later() {
 
 fn leave(code: i32) {
     std::process::exit(code);
+}
+
+/// No descriptor is to be had until this is called with what it returned.
+fn take_descriptors() -> (u64, u64) {
+    let limits = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, 0, limits.1).unwrap();
+    limits
+}
+
+fn give_descriptors_back((soft, hard): (u64, u64)) {
+    setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
+}
+
+fn kill_worker(pid: u32) {
+    kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL).unwrap();
+}
+
+/// Runs `test` again in a process of its own, which is to say `@` and `said`.
+fn says(test: &str, said: &str) {
+    let this = std::env::current_exe().unwrap();
+    let output = command(this, &[], test, "alone").output().unwrap();
+    assert!(
+        String::from_utf8_lossy(&output.stdout).contains(&format!("@{said}")),
+        "{output:?}"
+    );
+}
+
+/// It was only looked for when no result had come for a while.
+#[test]
+fn a_worker_that_could_not_be_replaced_is_replaced_while_results_come_without_end() {
+    if role().is_some() {
+        let pool = Pool::with_workers(2).unwrap();
+        let limits = take_descriptors();
+        kill_worker(pool.worker_pids()[0]);
+        std::thread::sleep(Duration::from_millis(200));
+        assert_eq!(pool.worker_pids().len(), 1);
+        give_descriptors_back(limits);
+        let slow = |x: u64| std::thread::sleep(Duration::from_millis(x));
+        let mut items = pool.imap(slow, std::iter::repeat_n(1, 5_000));
+        println!("@{}", items.any(|_| pool.worker_pids().len() == 2));
+        return;
+    }
+    says(
+        "parent::a_worker_that_could_not_be_replaced_is_replaced_while_results_come_without_end",
+        "true",
+    );
+}
+
+/// How long one worker had been missing was taken for how long there had been none.
+#[test]
+fn a_pool_without_any_worker_does_not_give_up_at_once() {
+    if role().is_some() {
+        let pool = Pool::with_workers(2).unwrap();
+        let limits = take_descriptors();
+        let pids = pool.worker_pids();
+        kill_worker(pids[0]);
+        // longer than a pool goes on without workers
+        std::thread::sleep(Duration::from_millis(5_500));
+        assert_eq!(pool.apply(|x: u32| x, 7).unwrap(), 7);
+        kill_worker(pids[1]);
+        let task = pool.apply_async(|x: u32| x + 1, 41).unwrap();
+        assert!(!task.wait_timeout(Duration::from_millis(200)));
+        give_descriptors_back(limits);
+        println!("@{}", task.get().unwrap());
+        return;
+    }
+    says(
+        "parent::a_pool_without_any_worker_does_not_give_up_at_once",
+        "42",
+    );
+}
+
+/// It waited for ever: the worker was neither replaced nor missed.
+#[test]
+fn a_pool_whose_ready_worker_dies_and_cannot_be_replaced_before_all_are_ready_is_not_built() {
+    fn begin((begun, first): (Value<u32>, Value<u32>)) {
+        let before = begun.update(|n| std::mem::replace(n, *n + 1)).unwrap();
+        if before == 0 {
+            first.set(std::process::id()).unwrap();
+            return;
+        }
+        loop {
+            std::thread::park();
+        }
+    }
+    if role().is_some() {
+        let (begun, first) = (Value::new(0_u32).unwrap(), Value::new(0_u32).unwrap());
+        let seen = (begun.clone(), first.clone());
+        let killer = std::thread::spawn(move || {
+            // the first of a program begins alone: it was ready when the other began
+            while begun.get().unwrap() < 2 {
+                std::thread::yield_now();
+            }
+            let limits = take_descriptors();
+            kill_worker(first.get().unwrap());
+            limits
+        });
+        let built = Pool::builder().workers(2).init(begin, seen).build();
+        give_descriptors_back(killer.join().unwrap());
+        let error = built.unwrap_err();
+        println!("@{:?}: {error}", error.kind());
+        return;
+    }
+    says(
+        "parent::a_pool_whose_ready_worker_dies_and_cannot_be_replaced_before_all_are_ready_is_not_built",
+        "Os: cannot start a worker",
+    );
 }
 
 #[test]
