@@ -17,7 +17,7 @@ use crate::pool::parent::{Core, Phase, State, cancelled};
 use crate::pool::wire::entry;
 use crate::ring::record::Reader;
 use crate::ring::slot::State as SlotState;
-use crate::spawn::supervisor::End;
+use crate::spawn::child::End;
 use crate::sync::park;
 use crate::sys::pidfd::Status;
 

@@ -18,6 +18,7 @@
     reason = "the hook runs before main, and a function arrives as an address"
 )]
 
+pub(crate) mod child;
 pub(crate) mod function;
 pub(crate) mod hello;
 pub(crate) mod hook;
@@ -29,9 +30,10 @@ mod tests {
     use std::sync::mpsc;
     use std::sync::{Arc, Mutex};
 
+    use super::child::{Child, End, Events, Launch};
     use super::function::Reference;
     use super::hello::Start;
-    use super::supervisor::{self, Child, End, Events, Launch};
+    use super::supervisor;
     use super::worker::{Arrival, Entry};
     use crate::sys::pidfd::Status;
     use crate::sys::socket::Message;

@@ -1,176 +1,25 @@
 //! The parent's side: starts children, and one thread that hears them and notices their end.
 //!
-//! Each child is watched by its pidfd, which is readable when *all* of it has gone, and by its control socket. Only our own children are
-//! ever waited for, by descriptor: the program's own `wait` and its SIGCHLD handling stay its own.
-//!
 //! WHY NOT `poll`: it refuses to look at more descriptors than a process may open at that moment, and a program may forbid itself any more.
 
 use std::env;
-use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::process::{self, Command, Stdio};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use crate::error::{Error, ErrorKind, Result, signal_name};
-use crate::primitive::Counter;
-use crate::spawn::hello::{Hello, MARKER, Marker, REFUSAL, Start, exit};
+use crate::error::{Error, Result};
+use crate::spawn::child::{Child, Entry, Events, Launch, lock, watch};
+use crate::spawn::hello::{MARKER, Marker};
 use crate::spawn::hook;
 use crate::sys::fork;
-use crate::sys::pidfd::{self, Status};
-use crate::sys::socket::{Message, Socket};
-
-/// How long a child may take to say hello.
-const HELLO_LIMIT: Duration = Duration::from_secs(10);
-/// How soon one that is ending is looked at again. Nearly always its pidfd says so before.
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
-
-/// Who hears of a child. Called on the supervisor's thread (messages also on a thread that calls [`Child::hear`]), so it must not wait.
-pub(crate) trait Events: Send + Sync + 'static {
-    fn message(&self, message: Message);
-    /// Called exactly once, after the last message.
-    fn ended(&self, end: End);
-}
-
-/// How a child ended.
-#[derive(Debug, Clone)]
-pub(crate) enum End {
-    /// It never said a right hello.
-    NeverStarted(Error),
-    Ended(Status),
-}
-
-/// What a child is to do.
-#[derive(Debug)]
-pub(crate) struct Launch {
-    pub(crate) start: Start,
-    pub(crate) descriptors: Vec<OwnedFd>,
-    /// How long it may take from its hello until it is [settled](Child::settle), if that is bounded, and how long it waits before that on
-    /// purpose.
-    pub(crate) limit: Option<(Duration, Duration)>,
-    /// How often it is let go on, should it have been stopped.
-    pub(crate) resumed: Option<Duration>,
-}
-
-/// A child under supervision. Dropping the handle lets the child be.
-#[derive(Clone)]
-pub(crate) struct Child(Arc<Entry>);
-
-struct Entry {
-    /// Which of all children it is, from 1.
-    number: u64,
-    pid: u32,
-    control: Socket,
-    /// Held while a message is taken and passed on, so that messages stay in order.
-    hearing: Mutex<()>,
-    pidfd: OnceLock<OwnedFd>,
-    phase: Mutex<Phase>,
-    /// Why it could not begin, in its own words.
-    refusal: OnceLock<String>,
-    /// Of its launch.
-    limit: Option<(Duration, Duration)>,
-    resumed: Option<Duration>,
-    /// When it is let go on next.
-    resume_at: Mutex<Option<Instant>>,
-    /// When it is looked at next, if it was found ending and not yet gone.
-    look_at: Mutex<Option<Instant>>,
-    events: Arc<dyn Events>,
-}
-
-/// Where a child stands.
-enum Phase {
-    /// Started, hello not heard; to be told `launch` then.
-    Starting {
-        launch: Launch,
-        deadline: Instant,
-        process: process::Child,
-    },
-    Running {
-        process: process::Child,
-        progress: Progress,
-    },
-    Over,
-}
-
-/// How far a child has come that said hello, or was ended.
-#[derive(Clone)]
-enum Progress {
-    /// To be settled by then.
-    Due(Instant),
-    /// It may take its time: it is settled, or there is no limit.
-    Unbounded,
-    /// It was ended for taking too long.
-    Overdue,
-    /// It closed its socket, or ended, before it said hello.
-    Silent,
-    /// It was not told what to do, and was ended, for this reason.
-    Refused(Error),
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Child {
-    pub(crate) fn pid(&self) -> u32 {
-        self.0.pid
-    }
-
-    /// Sends a message without waiting; fails if the child does not read or has gone. One that was not told yet what to do has nothing to
-    /// be told else: it would take that for what it is to do.
-    pub(crate) fn send(&self, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
-        // its launch is sent before it is seen to be past this
-        if self.0.hello_due().is_some() {
-            return Ok(());
-        }
-        self.0.control.send(bytes, descriptors, false)
-    }
-
-    /// Passes on what the child has sent so far, here and now.
-    pub(crate) fn hear(&self) {
-        self.0.hear();
-    }
-
-    /// Lets the child go on if it was stopped, so that it hears what it is told.
-    pub(crate) fn resume(&self) {
-        if let (Some(pidfd), false) = (self.0.pidfd.get(), self.is_over()) {
-            pidfd::resume(pidfd.as_fd());
-        }
-    }
-
-    /// Whether its end was noticed.
-    pub(crate) fn is_over(&self) -> bool {
-        matches!(&*lock(&self.0.phase), Phase::Over)
-    }
-
-    /// The child has done what its launch limits in time.
-    pub(crate) fn settle(&self) {
-        if let Phase::Running { progress, .. } = &mut *lock(&self.0.phase) {
-            *progress = Progress::Unbounded;
-        }
-    }
-
-    /// Ends the child with SIGKILL.
-    pub(crate) fn kill(&self) {
-        if let Phase::Starting { process, .. } | Phase::Running { process, .. } =
-            &mut *lock(&self.0.phase)
-        {
-            self.0.kill(process);
-        }
-    }
-}
-
-impl fmt::Debug for Child {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Child({})", self.0.pid)
-    }
-}
+use crate::sys::socket::Socket;
 
 /// Starts this program again as a worker that will do `launch`.
 ///
@@ -178,7 +27,6 @@ impl fmt::Debug for Child {
 ///
 /// As [`hook::ensure_ready`], and if the process cannot be started. A child that starts but never says hello is reported through `events`.
 pub(crate) fn start(launch: Launch, events: Arc<dyn Events>) -> Result<Child> {
-    static STARTED: Counter = Counter::new(1);
     hook::ensure_ready()?;
     let supervisor = Supervisor::own()?;
     let refused = |error| Error::os("cannot start a worker process", error);
@@ -199,26 +47,9 @@ pub(crate) fn start(launch: Launch, events: Arc<dyn Events>) -> Result<Child> {
         .spawn()
         .map_err(refused)?;
     drop(command); // holds the child's end of the socket
-    let entry = Arc::new(Entry {
-        number: STARTED.next(),
-        pid: process.id(),
-        control: ours,
-        hearing: Mutex::new(()),
-        pidfd: OnceLock::new(),
-        refusal: OnceLock::new(),
-        limit: launch.limit,
-        resumed: launch.resumed,
-        resume_at: Mutex::new(None),
-        look_at: Mutex::new(None),
-        phase: Mutex::new(Phase::Starting {
-            launch,
-            deadline: Instant::now() + HELLO_LIMIT,
-            process,
-        }),
-        events,
-    });
+    let entry = Arc::new(Entry::new(launch, ours, process, events));
     match supervisor.add(&entry) {
-        Ok(()) => Ok(Child(entry)),
+        Ok(()) => Ok(Child::of(entry)),
         Err(error) => {
             entry.end_unheard();
             Err(refused(error))
@@ -234,6 +65,11 @@ struct Supervisor {
     /// Watches `changed`, and each child's socket and pidfd under its [`key`](Entry::key).
     ready: Epoll,
 }
+
+/// How long the supervisor sleeps while something is due. Shorter stops of this process it does not notice.
+const SLEEP_MAX: Duration = Duration::from_secs(1);
+/// How late it wakes at most unless this process was stopped: by Ctrl-Z, say, and its workers with it.
+const LATE: Duration = Duration::from_millis(500);
 
 /// The key of `changed`, which no child has.
 const CHANGED: u64 = 0;
@@ -271,7 +107,7 @@ impl Supervisor {
     }
 
     fn add(&self, entry: &Arc<Entry>) -> io::Result<()> {
-        watch(&self.ready, entry.control.as_fd(), entry.key())?;
+        entry.watch(&self.ready)?;
         lock(&self.children).push(Arc::clone(entry));
         let _ = self.changed.write(1);
         Ok(())
@@ -280,18 +116,29 @@ impl Supervisor {
     fn run(&self) {
         loop {
             let children = lock(&self.children).clone();
-            let limit = children
-                .iter()
-                .filter_map(|child| child.due())
-                .min()
-                .map_or(EpollTimeout::NONE, |due| {
-                    let left =
-                        due.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
-                    EpollTimeout::try_from(left).unwrap_or(EpollTimeout::MAX)
-                });
+            let asleep = Instant::now();
+            let limit = children.iter().filter_map(|child| child.due()).min();
+            let limit = limit.map(|due| {
+                let left = due.saturating_duration_since(asleep) + Duration::from_millis(1);
+                left.min(SLEEP_MAX)
+            });
+            let timeout = limit.map_or(EpollTimeout::NONE, |limit| {
+                EpollTimeout::try_from(limit).unwrap_or(EpollTimeout::MAX)
+            });
             // those for which there is no room are told of next time
             let mut events = [EpollEvent::empty(); 64];
-            let Ok(count) = self.ready.wait(&mut events, limit) else {
+            let waited = self.ready.wait(&mut events, timeout);
+            if let Some(limit) = limit
+                && let Some(late) = asleep.elapsed().checked_sub(limit)
+                && late > LATE
+            {
+                // it may have been the whole of that time
+                let stood_still = limit + late;
+                for child in &children {
+                    child.postpone(stood_still);
+                }
+            }
+            let Ok(count) = waited else {
                 continue; // a signal
             };
             let fired = |key| events[..count].iter().any(|event| event.data() == key);
@@ -311,274 +158,9 @@ impl Supervisor {
                 };
                 lock(&self.children).retain(|entry| !over(entry));
                 for (child, _) in children.iter().zip(&gone).filter(|(_, gone)| **gone) {
-                    // a process forked by this one may hold them open
-                    let _ = self.ready.delete(&child.control);
-                    let _ = child.pidfd.get().map(|pidfd| self.ready.delete(pidfd));
+                    child.unwatch(&self.ready);
                 }
             }
         }
-    }
-}
-
-/// Has `ready` tell of `fd`, as long as it can be read, by `key`.
-fn watch(ready: &Epoll, fd: BorrowedFd<'_>, key: u64) -> io::Result<()> {
-    Ok(ready.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, key))?)
-}
-
-impl Entry {
-    /// The key of its socket; that of its pidfd is the next.
-    fn key(&self) -> u64 {
-        self.number * 2
-    }
-
-    fn hello_due(&self) -> Option<Instant> {
-        match &*lock(&self.phase) {
-            Phase::Starting { deadline, .. } => Some(*deadline),
-            _ => None,
-        }
-    }
-
-    /// When something is to be done about it at the latest.
-    fn due(&self) -> Option<Instant> {
-        let (resume, look) = (*lock(&self.resume_at), *lock(&self.look_at));
-        let progress = self.progress_due().into_iter();
-        progress.chain(resume).chain(look).min()
-    }
-
-    /// When something is expected of it at the latest.
-    fn progress_due(&self) -> Option<Instant> {
-        match &*lock(&self.phase) {
-            Phase::Starting { deadline, .. }
-            | Phase::Running {
-                progress: Progress::Due(deadline),
-                ..
-            } => Some(*deadline),
-            Phase::Running { .. } | Phase::Over => None,
-        }
-    }
-
-    fn kill(&self, process: &mut process::Child) {
-        match self.pidfd.get() {
-            Some(pidfd) => pidfd::kill(pidfd.as_fd()),
-            None => drop(process.kill()),
-        }
-    }
-
-    /// Ends it if it should be settled and is not. That it has ended is seen later.
-    fn check_time(&self) {
-        if let Phase::Running { process, progress } = &mut *lock(&self.phase)
-            && let Progress::Due(deadline) = *progress
-            && Instant::now() >= deadline
-        {
-            *progress = Progress::Overdue;
-            self.kill(process);
-        }
-        let mut resume_at = lock(&self.resume_at);
-        if let (Some(every), Some(pidfd)) = (self.resumed, self.pidfd.get())
-            && resume_at.is_none_or(|at| Instant::now() >= at)
-        {
-            pidfd::resume(pidfd.as_fd());
-            *resume_at = Instant::now().checked_add(every);
-        }
-    }
-
-    /// Looks after one child; true if it has ended and was reported.
-    fn attend(&self, ready: &Epoll, socket_fired: bool, pidfd_fired: bool) -> bool {
-        if let Some(deadline) = self.hello_due() {
-            if socket_fired {
-                self.greet(ready);
-            } else if Instant::now() >= deadline {
-                let why = format!(
-                    "in the worker (pid {}), which said nothing for {} s",
-                    self.pid,
-                    HELLO_LIMIT.as_secs()
-                );
-                self.give_up(Progress::Refused(hook::did_not_run(&why)));
-            }
-        } else {
-            if socket_fired && !self.hear() {
-                // one that closed it and lives could be told nothing any more; for one that is ending this comes too late
-                self.end();
-            }
-            self.check_time();
-        }
-        let looked_for = lock(&self.look_at).is_some_and(|at| Instant::now() >= at);
-        (pidfd_fired || looked_for) && self.over(ready, pidfd_fired)
-    }
-
-    /// Ends it, whose end is looked for from now on.
-    fn end(&self) {
-        if let Phase::Running { process, .. } = &mut *lock(&self.phase) {
-            self.kill(process);
-        }
-        *lock(&self.look_at) = Some(Instant::now());
-    }
-
-    /// Takes the hello and answers it.
-    fn greet(&self, ready: &Epoll) {
-        let message = match self.control.receive(false) {
-            Ok(Some(message)) => message,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-            Ok(None) | Err(_) => return self.give_up(Progress::Silent),
-        };
-        let Some(hello) = Hello::from_bytes(&message.bytes) else {
-            let why = "in the worker: its first words were no hello";
-            return self.give_up(Progress::Refused(hook::did_not_run(why)));
-        };
-        if let Err(error) = Hello::own(hook::offset()).check(&hello) {
-            return self.give_up(Progress::Refused(error));
-        }
-        if let Some(pidfd) = message.descriptors.into_iter().next()
-            && watch(ready, pidfd.as_fd(), self.key() + 1).is_ok()
-        {
-            let _ = self.pidfd.set(pidfd);
-        }
-        let mut phase = lock(&self.phase);
-        if let Phase::Starting {
-            launch, process, ..
-        } = std::mem::replace(&mut *phase, Phase::Over)
-        {
-            let descriptors: Vec<BorrowedFd<'_>> =
-                launch.descriptors.iter().map(AsFd::as_fd).collect();
-            // a failure here is the child's end, which the next round sees
-            let _ = self
-                .control
-                .send(&launch.start.to_bytes(), &descriptors, false);
-            let deadline = self
-                .limit
-                .and_then(|(limit, pause)| Instant::now().checked_add(limit.saturating_add(pause)));
-            *phase = Phase::Running {
-                process,
-                progress: deadline.map_or(Progress::Unbounded, Progress::Due),
-            };
-        }
-    }
-
-    /// Passes all waiting messages on; false if the child's end is closed.
-    fn hear(&self) -> bool {
-        let _order = lock(&self.hearing);
-        if self.hello_due().is_some() {
-            return true; // the first message is the supervisor's
-        }
-        loop {
-            match self.control.receive(false) {
-                Ok(Some(message)) => match message.bytes.split_first() {
-                    Some((&REFUSAL, why)) => {
-                        let _ = self.refusal.set(String::from_utf8_lossy(why).into_owned());
-                    }
-                    _ => self.events.message(message),
-                },
-                Ok(None) => return false,
-                // cut short for want of descriptors: the sender lives, and what it sent is missed by whoever waits for it
-                Err(error) if error.kind() == io::ErrorKind::InvalidData => {}
-                Err(error) => return error.kind() == io::ErrorKind::WouldBlock,
-            }
-        }
-    }
-
-    /// Ends one that is not told what to do, as `why` says.
-    fn give_up(&self, why: Progress) {
-        let mut phase = lock(&self.phase);
-        if let Phase::Starting { process, .. } = std::mem::replace(&mut *phase, Phase::Over) {
-            *phase = Phase::Running {
-                process,
-                progress: why,
-            };
-        }
-        drop(phase);
-        self.end();
-    }
-
-    /// Ends one that nobody looks after.
-    fn end_unheard(&self) {
-        if let Phase::Starting { mut process, .. } =
-            std::mem::replace(&mut *lock(&self.phase), Phase::Over)
-        {
-            let _ = process.kill();
-            let _ = process.wait();
-        }
-    }
-
-    /// Collects and reports it if it has gone: true then. One that is ending may take its time, for the kernel, for a debugger or for
-    /// another tracer; nobody waits for it meanwhile.
-    fn over(&self, ready: &Epoll, pidfd_fired: bool) -> bool {
-        // that it was ready after all, as it was ended for not being so
-        self.hear();
-        let mut phase = lock(&self.phase);
-        let Phase::Running { process, progress } = &mut *phase else {
-            return true;
-        };
-        let reaped = match self.pidfd.get() {
-            Some(pidfd) => pidfd::reap(pidfd.as_fd()),
-            None => reap_by_pid(process),
-        };
-        let Some(status) = reaped else {
-            drop(phase);
-            let _ = ready.delete(&self.control);
-            if pidfd_fired {
-                let _ = self.pidfd.get().map(|pidfd| ready.delete(pidfd));
-            }
-            *lock(&self.look_at) = Some(Instant::now() + LOOK_AGAIN);
-            return false;
-        };
-        let progress = progress.clone();
-        *phase = Phase::Over;
-        drop(phase);
-        self.hear_last_words();
-        self.events.ended(self.end_by(status, progress));
-        true
-    }
-
-    /// What its end is called that came as far as that.
-    fn end_by(&self, status: Status, progress: Progress) -> End {
-        let never = |kind, why: fmt::Arguments<'_>| {
-            let message = format!("cannot start a worker: it (pid {}) {why}", self.pid);
-            End::NeverStarted(Error::new(kind, message))
-        };
-        match (self.refusal.get(), progress) {
-            (_, Progress::Refused(error)) => End::NeverStarted(error),
-            (_, Progress::Silent) => {
-                let how = match status {
-                    Status::Exited(exit::REACHED_MAIN) => {
-                        return End::NeverStarted(hook::did_not_run(
-                            "in the worker, which came to the program's own code",
-                        ));
-                    }
-                    Status::Exited(code) => format!("exited with code {code}"),
-                    Status::Killed(signal) => format!("was ended by {}", signal_name(signal)),
-                    Status::Unknown => "ended".to_owned(),
-                };
-                let kind = ErrorKind::HookDidNotRun;
-                never(kind, format_args!("{how} before it said hello"))
-            }
-            (Some(why), _) => never(ErrorKind::Os, format_args!("{why}")),
-            (None, Progress::Overdue) => never(
-                ErrorKind::InitFailed,
-                format_args!(
-                    "was not ready after {:?} and was ended; an initialiser that needs longer needs a longer init_timeout",
-                    self.limit.unwrap_or_default().0
-                ),
-            ),
-            (None, Progress::Due(_) | Progress::Unbounded) => End::Ended(status),
-        }
-    }
-
-    /// What it sent before it died still counts.
-    fn hear_last_words(&self) {
-        let _ = self.hear();
-    }
-}
-
-/// Where there is no pidfd.
-fn reap_by_pid(process: &mut process::Child) -> Option<Status> {
-    use std::os::unix::process::ExitStatusExt;
-    match process.try_wait() {
-        Ok(None) => None,
-        Ok(Some(status)) => match (status.code(), status.signal()) {
-            (Some(code), _) => Some(Status::Exited(code)),
-            (None, Some(signal)) => Some(Status::Killed(signal)),
-            _ => Some(Status::Unknown),
-        },
-        Err(_) => Some(Status::Unknown),
     }
 }

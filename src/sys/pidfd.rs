@@ -1,10 +1,9 @@
 //! Processes by descriptor: no race with the reuse of pids, and readable when the whole process has gone.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 
 /// A descriptor for this process itself.
 pub(crate) fn own() -> io::Result<OwnedFd> {
@@ -62,17 +61,39 @@ impl Status {
     }
 }
 
-/// Collects the child behind `pidfd`, if all of it has gone and no tracer of its keeps it.
-pub(crate) fn reap(pidfd: BorrowedFd<'_>) -> Option<Status> {
-    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG;
+/// Collects the child behind `pidfd`, if all of it has gone and no tracer of its keeps it. Fails where the kernel cannot wait so (5.3).
+///
+/// WHY NOT nix's `waitid`: it has no word for a real-time signal, and collects a child that one has killed without saying so.
+pub(crate) fn reap(pidfd: BorrowedFd<'_>) -> io::Result<Option<Status>> {
     loop {
-        match waitid(Id::PIDFd(pidfd.as_fd()), flags) {
-            Ok(WaitStatus::StillAlive) => return None,
-            Ok(WaitStatus::Exited(_, code)) => return Some(Status::Exited(code)),
-            Ok(WaitStatus::Signaled(_, signal, _)) => return Some(Status::Killed(signal as i32)),
-            Err(Errno::EINTR) => {}
-            Ok(_) | Err(_) => return Some(exit_info(pidfd).unwrap_or(Status::Unknown)),
+        // SAFETY: all zeroes are a siginfo_t.
+        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+        // SAFETY: `info` is ours, and of the type that is written.
+        let failed = unsafe {
+            libc::waitid(
+                libc::P_PIDFD,
+                pidfd.as_raw_fd().cast_unsigned(),
+                &raw mut info,
+                libc::WEXITED | libc::WNOHANG,
+            )
+        };
+        if failed != 0 {
+            match Errno::last() {
+                Errno::EINTR => continue,
+                Errno::ECHILD => return Ok(Some(exit_info(pidfd).unwrap_or(Status::Unknown))),
+                other => return Err(other.into()),
+            }
         }
+        // SAFETY: waitid filled it in as for a child, or left it zeroed.
+        if unsafe { info.si_pid() } == 0 {
+            return Ok(None);
+        }
+        // SAFETY: the same.
+        let status = unsafe { info.si_status() };
+        return Ok(Some(match info.si_code {
+            libc::CLD_EXITED => Status::Exited(status),
+            _ => Status::Killed(status),
+        }));
     }
 }
 
@@ -107,4 +128,29 @@ fn exit_info(pidfd: BorrowedFd<'_>) -> Option<Status> {
     } else {
         Status::Exited(libc::WEXITSTATUS(raw))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    #[test]
+    #[expect(clippy::zombie_processes, reason = "it is collected by descriptor")]
+    fn a_child_is_collected_whatever_signal_ended_it() {
+        for signal in [libc::SIGTERM, 40] {
+            let child = std::process::Command::new("sh")
+                .args(["-c", "kill -$0 $$", &signal.to_string()])
+                .spawn()
+                .unwrap();
+            let pidfd = open(child.id().cast_signed()).unwrap();
+            let status = loop {
+                if let Some(status) = reap(pidfd.as_fd()).unwrap() {
+                    break status;
+                }
+                std::thread::yield_now();
+            };
+            assert_eq!(status, Status::Killed(signal));
+        }
+    }
 }

@@ -12,6 +12,7 @@ mod ends;
 mod forked;
 mod handles;
 mod large;
+mod old_kernel;
 mod results;
 mod seeds;
 mod storm;

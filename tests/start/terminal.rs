@@ -1,12 +1,14 @@
 //! Ctrl-C at a terminal, where the parent and its workers are one foreground process group.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::process::Stdio;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use multiproc::Pool;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 
 use super::killed::Family;
 use super::{command, role};
@@ -93,4 +95,39 @@ fn ctrl_c_ends_the_parent_and_its_workers_without_a_word() {
     // the terminal's own echo, and 128 and the number of SIGINT, as a shell names an end by it
     let echo = after.replace("^C", "");
     assert_eq!(echo.trim(), "status 130 over", "{after:?}");
+}
+
+/// Works for half a second of its own time, in which nobody stops it.
+fn begin_slowly(_: ()) {
+    println!("@begun");
+    for _ in 0..50 {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// The time for which all had been stopped counted as the initialiser's.
+#[test]
+fn ctrl_z_takes_no_time_from_an_initialiser() {
+    if role().is_some() {
+        let limit = Duration::from_secs(2);
+        let built = Pool::builder().workers(1).init_timeout(limit);
+        let built = built.init(begin_slowly, ()).build();
+        println!("@{:?}", built.map(|pool| pool.worker_pids().len()));
+        return;
+    }
+    let test = "terminal::ctrl_z_takes_no_time_from_an_initialiser";
+    let mut parent = command(std::env::current_exe().unwrap(), &[], test, "job")
+        .stdout(Stdio::piped())
+        .process_group(0)
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(parent.stdout.take().unwrap()).lines();
+    let mut next = || lines.find_map(|line| Some(line.unwrap().split_once('@')?.1.to_owned()));
+    assert_eq!(next().as_deref(), Some("begun"));
+    let job = Pid::from_raw(parent.id().cast_signed());
+    killpg(job, Signal::SIGSTOP).unwrap();
+    std::thread::sleep(Duration::from_secs(3));
+    killpg(job, Signal::SIGCONT).unwrap();
+    assert_eq!(next().as_deref(), Some("Ok(1)"));
+    parent.wait().unwrap();
 }
