@@ -253,6 +253,9 @@ impl Error {
             Some(libc_errno::EAGAIN) => {
                 "; a limit of processes or threads is reached (ulimit -u, pids.max)"
             }
+            _ if error.kind() == Io::FileTooLarge => {
+                "; ask for less, or raise the limit of the size of files (ulimit -f)"
+            }
             _ if kind == ErrorKind::OutOfMemory => {
                 "; ask for less, or enlarge /dev/shm or the memory limit"
             }

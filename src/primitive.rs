@@ -1,6 +1,7 @@
 //! The only import of atomics. Everything above takes them from here, so that a model checker can put its own in their place.
 
 pub(crate) use std::hint::spin_loop;
+use std::sync::atomic::AtomicPtr;
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
 
 /// A flag that is raised once and stays: what was written before `raise` is seen after `is_raised` said yes.
@@ -20,6 +21,30 @@ impl Flag {
     pub(crate) fn is_raised(&self) -> bool {
         // ORDERING: Acquire pairs with the Release in `raise`.
         self.0.load(Ordering::Acquire)
+    }
+}
+
+/// Where the latest of several things lies, if there is one yet.
+#[derive(Debug)]
+pub(crate) struct Latest<T>(AtomicPtr<T>);
+
+impl<T> Latest<T> {
+    pub(crate) const fn none() -> Self {
+        Self(AtomicPtr::new(std::ptr::null_mut()))
+    }
+
+    /// Null if there is none.
+    pub(crate) fn get(&self) -> *const T {
+        // ORDERING: Acquire pairs with the Release in `replace`: what is found is whole.
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// Puts `new` in the place of `old`; false if that is not the latest any more.
+    pub(crate) fn replace(&self, old: *const T, new: *mut T) -> bool {
+        // ORDERING: Release pairs with the Acquire in `get`. Who fails looks again, by that.
+        self.0
+            .compare_exchange(old.cast_mut(), new, Ordering::Release, Ordering::Relaxed)
+            .is_ok()
     }
 }
 

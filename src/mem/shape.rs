@@ -111,6 +111,7 @@ impl fmt::Display for Fingerprint {
             "<u2" => "u16",
             "<u4" => "u32",
             "<u8" => "u64",
+            "C" => return f.write_str("bytes"),
             other => match other.strip_prefix('V') {
                 Some(size) => return write!(f, "a type of {size} bytes"),
                 None => return f.write_str(other),

@@ -101,6 +101,8 @@ impl<S> Builder<S> {
     }
 
     /// Lets each worker end after `items` items and start anew, for code that leaks. Chunks are cut to at most that size.
+    ///
+    /// It ends as programs do, with its exit handlers; the next begins when it has gone, so a handler that hangs keeps its place.
     #[doc(alias = "maxtasksperchild")]
     pub fn max_tasks_per_worker(mut self, items: usize) -> Self {
         self.max_tasks = Some(items);

@@ -22,6 +22,7 @@ use crate::spawn::supervisor;
 use crate::spawn::worker::Entry;
 use crate::sync::words::Switch;
 use crate::sys::clock::Wait;
+use crate::sys::fork::PerProcess;
 use crate::sys::memory;
 use crate::sys::socket::Message;
 
@@ -36,7 +37,7 @@ const RESUMED_AT_MOST: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_millis(100);
 
 /// How many processes the kernel had killed for want of memory as this program made its first pool, and those that were workers of it since.
-static OOM_KILLS: Mutex<Option<u64>> = Mutex::new(None);
+static OOM_KILLS: PerProcess<Option<u64>> = PerProcess::new();
 
 /// What every worker of the pool is told.
 pub(super) struct Orders {
@@ -128,7 +129,9 @@ impl Events for Seated {
 
 impl Crew {
     pub(super) fn new(workers: usize, orders: Orders) -> Self {
-        lock(&OOM_KILLS).get_or_insert_with(|| memory::oom_kills().unwrap_or(0));
+        OOM_KILLS
+            .lock()
+            .get_or_insert_with(|| memory::oom_kills().unwrap_or(0));
         let seats = Seats {
             taken: (0..workers).map(|_| Seat::default()).collect(),
             building: true,
@@ -234,7 +237,7 @@ impl Crew {
             return false;
         };
         let workers = self.pids.len() as u64;
-        let mut known = lock(&OOM_KILLS);
+        let mut known = OOM_KILLS.lock();
         let seen = known.unwrap_or(now);
         // one at a time, since several workers may have been killed at once; what is more than all of them were others
         let others = now.saturating_sub(workers);

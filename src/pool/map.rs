@@ -388,7 +388,9 @@ impl<A: Travels, I: Iterator<Item = A>> Feed<'_, I> {
         };
         let first = self.taken;
         self.taken += items.len();
-        let submitted = encode_range(self.core, &items, 0, items.len()).and_then(|input| {
+        let ours = self.core.check_ours();
+        let input = ours.and_then(|()| encode_range(self.core, &items, 0, items.len()));
+        let submitted = input.and_then(|input| {
             template.submit(self.core, &job, first, items.len(), input, Wait::Forever)
         });
         match submitted {

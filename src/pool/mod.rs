@@ -346,21 +346,25 @@ impl<S> Pool<S> {
         self.workers
     }
 
-    /// Process ids of the workers that are running now; one may end at any moment.
+    /// Process ids of the workers that are running now; one may end at any moment. None in a forked child.
     pub fn worker_pids(&self) -> Vec<u32> {
+        if !self.core.is_ours() {
+            return Vec::new();
+        }
         self.core.crew.pids()
     }
 
-    /// Lets the pool take no new work. What is queued is done, and its results can be taken.
+    /// Lets the pool take no new work. What is queued is done, and its results can be taken. Does nothing in a forked child.
     pub fn close(&self) {
+        if !self.core.is_ours() {
+            return; // its locks may be somebody's whom this process does not have
+        }
         let mut state = lock(&self.core.state);
         if matches!(state.phase, Phase::Open) {
             state.phase = Phase::Closed;
         }
         drop(state);
-        if self.core.is_ours() {
-            self.core.tell_all(); // who waits for a place in the queue waits in vain
-        }
+        self.core.tell_all(); // who waits for a place in the queue waits in vain
     }
 
     /// Waits until all work is done, every worker has ended, and every [`on_done`](AsyncResult::on_done) callback has run. Results can still be
@@ -434,9 +438,13 @@ impl<S> Drop for Pool<S> {
 
 impl<S> fmt::Debug for Pool<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut fields = f.debug_struct("Pool");
+        fields.field("name", &self.core.name);
+        if !self.core.is_ours() {
+            return fields.finish_non_exhaustive(); // inherited by fork
+        }
         let state = lock(&self.core.state);
-        f.debug_struct("Pool")
-            .field("name", &self.core.name)
+        fields
             .field("workers", &self.core.crew)
             .field("unfinished", &state.outstanding())
             .field("phase", &state.phase)

@@ -22,6 +22,7 @@ use crate::pool::parent::Core;
 use crate::spawn::worker::Control;
 use crate::sync::current::Current;
 use crate::sys::entry;
+use crate::sys::fork::PerProcess;
 use crate::sys::socket::Message;
 
 /// How long a worker waits for a descriptor it asked for.
@@ -192,18 +193,18 @@ pub(super) fn take_hold(bytes: &Bytes, source: &Ahead) -> Option<(usize, Vec<Pin
 }
 
 /// The pools of this process, whose workers may keep segments mapped.
-static POOLS: Mutex<Vec<Weak<Core>>> = Mutex::new(Vec::new());
+static POOLS: PerProcess<Vec<Weak<Core>>> = PerProcess::new();
 
 /// Tells the workers of `core` from now on when this process drops a segment they asked for.
 pub(super) fn announce_drops(core: &Arc<Core>) {
     handle::on_drop(dropped);
-    let mut pools = lock(&POOLS);
+    let mut pools = POOLS.lock();
     pools.retain(|pool| pool.strong_count() > 0);
     pools.push(Arc::downgrade(core));
 }
 
 fn dropped(id: SegmentId) {
-    let pools: Vec<Arc<Core>> = lock(&POOLS).iter().filter_map(Weak::upgrade).collect();
+    let pools: Vec<Arc<Core>> = POOLS.lock().iter().filter_map(Weak::upgrade).collect();
     for core in pools {
         if core.is_ours() {
             core.crew.forget(id);

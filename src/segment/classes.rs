@@ -1,6 +1,6 @@
 //! Which slab a small object goes into, and when there is a new one.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use super::Init;
 use super::slab::{Cell, Slab};
@@ -8,7 +8,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::mem::layout::CELL_DATA_AT;
 use crate::mem::shape::Shape;
 use crate::mem::spot::Fresh;
-use crate::sys::fork;
+use crate::sys::fork::PerProcess;
 
 /// Sizes of cells; an object that needs more has a segment of its own.
 pub(super) const CLASSES: [usize; 5] = [128, 256, 512, 1024, 2048];
@@ -25,20 +25,14 @@ pub(super) fn class_of(shape: &Shape) -> Option<usize> {
 }
 
 /// The slabs of one class that this process made.
+#[derive(Default)]
 struct Class {
-    generation: u64,
     slabs: Vec<Arc<Slab>>,
     /// The slab that cells were last taken from.
     current: usize,
 }
 
-static MADE: [Mutex<Class>; CLASSES.len()] = [const {
-    Mutex::new(Class {
-        generation: 0,
-        slabs: Vec::new(),
-        current: 0,
-    })
-}; CLASSES.len()];
+static MADE: [PerProcess<Class>; CLASSES.len()] = [const { PerProcess::new() }; CLASSES.len()];
 
 /// Puts a small object into a cell; `None` if it is too large for any. Costs some hundred nanoseconds, and now and then a sweep or a new
 /// slab.
@@ -50,10 +44,7 @@ pub(crate) fn create(shape: Shape, init: Init<'_>) -> Result<Option<Arc<Cell>>> 
     let Some(index) = class_of(&shape) else {
         return Ok(None);
     };
-    let cell = MADE[index]
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .allocate(CLASSES[index], shape)?;
+    let cell = MADE[index].lock().allocate(CLASSES[index], shape)?;
     let spot = cell.spot()?;
     spot.flags().reset();
     // SAFETY: the cell was just handed out, and no handle of its generation exists yet.
@@ -65,12 +56,6 @@ pub(crate) fn create(shape: Shape, init: Init<'_>) -> Result<Option<Arc<Cell>>> 
 
 impl Class {
     fn allocate(&mut self, cell_len: usize, shape: Shape) -> Result<Arc<Cell>> {
-        if self.generation != fork::generation() {
-            fork::watch();
-            // inherited slabs are the parent's; their memory goes when nothing here uses it
-            self.slabs.clear();
-            self.generation = fork::generation();
-        }
         if let Some(slab) = self.slabs.get(self.current)
             && let Some(cell) = slab.allocate(shape)?
         {

@@ -173,6 +173,7 @@ enum Made {
 fn make(name: &str, shape: Shape, total: usize, init: Init<'_>) -> Result<Made> {
     let object = format!("segment \"{name}\"");
     let refused = |error| Error::os(format_args!("cannot create {object}"), error);
+    memfd::check_limit(total as u64).map_err(refused)?;
     let stdin = shm::take_stdin().map_err(refused)?;
     let created = ShmemConf::new()
         .os_id(format!("/{name}"))

@@ -1,17 +1,15 @@
 //! Which segments this process has, by id: so that a handle that arrives finds what is mapped already.
 
 use std::collections::HashMap;
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, MutexGuard, OnceLock, Weak};
 
 use super::Segment;
 use super::slab::Slab;
 use crate::mem::layout::SegmentId;
-use crate::sys::fork;
+use crate::sys::fork::PerProcess;
 
 #[derive(Default)]
 struct Table {
-    /// Generation of the process that filled it. A forked child begins with an empty one.
-    generation: u64,
     segments: HashMap<(SegmentId, bool), Weak<Segment>>,
     slabs: HashMap<SegmentId, Weak<Slab>>,
     /// What came from other processes stays mapped until it is forgotten.
@@ -24,22 +22,13 @@ enum Kept {
     Slab(Arc<Slab>),
 }
 
-static TABLE: LazyLock<Mutex<Table>> = LazyLock::new(Mutex::default);
+/// What a forked child lets go of closes its own copies only: segments that it did not make clean up nothing.
+static TABLE: PerProcess<Table> = PerProcess::new();
 static ON_DROP: OnceLock<fn(SegmentId)> = OnceLock::new();
 
 /// No `Arc` may be dropped under this lock: the drop of the last one locks it again.
 fn table() -> MutexGuard<'static, Table> {
-    let mut table = TABLE.lock().unwrap_or_else(PoisonError::into_inner);
-    if table.generation != fork::generation() {
-        fork::watch();
-        // Drops what was inherited, which closes this process's copies only: segments of another generation clean up nothing, and
-        // do not come back to this lock.
-        *table = Table {
-            generation: fork::generation(),
-            ..Table::default()
-        };
-    }
-    table
+    TABLE.lock()
 }
 
 /// Makes a segment known. If it is mapped twice, the first one stays, as long as it lives.

@@ -259,9 +259,16 @@ impl Entry {
     }
 
     fn kill(&self, process: &mut process::Child) {
-        match self.pidfd.get() {
+        let may = match self.pidfd.get() {
             Some(pidfd) => pidfd::kill(pidfd.as_fd()),
-            None => drop(process.kill()),
+            None => process.kill().map_or_else(
+                |error| error.kind() != io::ErrorKind::PermissionDenied,
+                |()| true,
+            ),
+        };
+        if !may {
+            // the program has become another user; the child ends by itself when its parent seems to have gone
+            self.control.hang_up();
         }
     }
 

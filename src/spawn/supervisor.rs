@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::spawn::child::{Child, Entry, Events, Launch, lock, watch};
 use crate::spawn::hello::{MARKER, Marker};
 use crate::spawn::hook;
-use crate::sys::fork;
+use crate::sys::fork::PerProcess;
 use crate::sys::socket::Socket;
 
 /// Starts this program again as a worker that will do `launch`.
@@ -76,15 +76,11 @@ const CHANGED: u64 = 0;
 
 impl Supervisor {
     fn own() -> Result<Arc<Supervisor>> {
-        static OWN: Mutex<Option<(u64, Arc<Supervisor>)>> = Mutex::new(None);
-        fork::watch();
-        let mut own = lock(&OWN);
+        static OWN: PerProcess<Option<Arc<Supervisor>>> = PerProcess::new();
+        let mut own = OWN.lock();
         match &*own {
-            Some((generation, supervisor)) if *generation == fork::generation() => {
-                Ok(Arc::clone(supervisor))
-            }
-            // none yet, or inherited by fork without its thread
-            _ => {
+            Some(supervisor) => Ok(Arc::clone(supervisor)),
+            None => {
                 let refused =
                     |error| Error::os("cannot start the thread that watches workers", error);
                 let changed = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
@@ -100,7 +96,7 @@ impl Supervisor {
                 let watched = Arc::clone(&supervisor);
                 let named = thread::Builder::new().name("multiproc-watch".to_owned());
                 named.spawn(move || watched.run()).map_err(refused)?;
-                *own = Some((fork::generation(), Arc::clone(&supervisor)));
+                *own = Some(Arc::clone(&supervisor));
                 Ok(supervisor)
             }
         }

@@ -3,9 +3,9 @@
 
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
-use std::sync::{Mutex, Once, PoisonError};
+use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
-use crate::primitive::Counter;
+use crate::primitive::{Counter, Latest};
 
 static GENERATION: Counter = Counter::new(1);
 
@@ -57,7 +57,7 @@ static WITHHELD: [Place; 64] = [const {
         inode: Counter::new(0),
     }
 }; 64];
-static WITHHOLDING: Mutex<()> = Mutex::new(());
+static WITHHOLDING: PerProcess<()> = PerProcess::new();
 
 /// Device and inode of an open file.
 fn file_of(fd: i32) -> Option<(u64, u64)> {
@@ -80,8 +80,7 @@ pub(crate) struct Withheld {
 
 /// Withholds `fd` from children that this process forks. Beyond 64 at a time they do get it, which costs memory for as long as they live.
 pub(crate) fn withhold(fd: BorrowedFd<'_>) -> Withheld {
-    watch();
-    let _one_at_a_time = WITHHOLDING.lock().unwrap_or_else(PoisonError::into_inner);
+    let _one_at_a_time = WITHHOLDING.lock();
     let number = fd.as_raw_fd();
     let place = WITHHELD.iter().find(|place| place.is_free());
     let found = place.and_then(|place| Some((place, file_of(number)?)));
@@ -120,4 +119,44 @@ pub(crate) fn watch() {
         // SAFETY: the handler does nothing but atomic loads and stores, and system calls that are allowed in a forked child.
         unsafe { libc::pthread_atfork(None, None, Some(in_the_child)) };
     });
+}
+
+/// What each process has for itself, under a lock. A forked child finds it as in a program that has just begun.
+///
+/// WHY NOT a plain `Mutex`: if another thread had it when this one forked, it stays locked in the child for good.
+pub(crate) struct PerProcess<T: 'static>(Latest<Own<T>>);
+
+struct Own<T> {
+    generation: u64,
+    inside: Mutex<T>,
+}
+
+impl<T: Default> PerProcess<T> {
+    pub(crate) const fn new() -> Self {
+        Self(Latest::none())
+    }
+
+    pub(crate) fn lock(&'static self) -> MutexGuard<'static, T> {
+        let generation = generation();
+        loop {
+            let latest = self.0.get();
+            // SAFETY: null, or what was made below, which is published when it is whole and never freed.
+            let found = unsafe { latest.as_ref() };
+            if let Some(own) = found.filter(|own| own.generation == generation) {
+                return own.inside.lock().unwrap_or_else(PoisonError::into_inner);
+            }
+            watch();
+            let inside = Mutex::default();
+            let fresh = Box::into_raw(Box::new(Own { generation, inside }));
+            if !self.0.replace(latest, fresh) {
+                // SAFETY: from a box, and nobody else has seen it.
+                drop(unsafe { Box::from_raw(fresh) });
+            } else if let Some(inherited) = found
+                && let Ok(mut inside) = inherited.inside.try_lock()
+            {
+                // this process's copies go; what somebody was at when the child was forked may be half done, and stays
+                drop(std::mem::take(&mut *inside));
+            }
+        }
+    }
 }

@@ -9,12 +9,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 /// A new memory file of `len` bytes, all zero, that can neither shrink nor grow. No page of it exists before it is touched or
 /// [`reserve`]d.
 pub(crate) fn create(name: &str, len: u64) -> io::Result<OwnedFd> {
-    // beyond the limit the kernel would not say no but send a signal that ends the process
-    if nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_FSIZE)
-        .is_ok_and(|(limit, _)| len > limit)
-    {
-        return Err(io::ErrorKind::FileTooLarge.into());
-    }
+    check_limit(len)?;
     let name = std::ffi::CString::new(name)?;
     let fd = memfd_create(&*name, MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
     let len = i64::try_from(len).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
@@ -24,6 +19,15 @@ pub(crate) fn create(name: &str, len: u64) -> io::Result<OwnedFd> {
         SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL,
     )?;
     Ok(fd)
+}
+
+/// Whether this process may make a file so long: beyond the limit the kernel would not say no but send a signal that ends the process.
+pub(crate) fn check_limit(len: u64) -> io::Result<()> {
+    let limit = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_FSIZE);
+    if limit.is_ok_and(|(limit, _)| len > limit) {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
+    Ok(())
 }
 
 fn seal(fd: &OwnedFd, seals: SealFlag) -> io::Result<()> {

@@ -21,9 +21,9 @@ pub(crate) fn open(pid: i32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
-/// Sends SIGKILL; a process that has ended already is fine.
-pub(crate) fn kill(pidfd: BorrowedFd<'_>) {
-    send(pidfd, libc::SIGKILL);
+/// Sends SIGKILL. False if this process may not, any more; a process that has ended already is fine.
+pub(crate) fn kill(pidfd: BorrowedFd<'_>) -> bool {
+    send(pidfd, libc::SIGKILL) == 0 || Errno::last() != Errno::EPERM
 }
 
 /// Lets a process go on that was stopped; nothing to any other.
@@ -31,7 +31,7 @@ pub(crate) fn resume(pidfd: BorrowedFd<'_>) {
     send(pidfd, libc::SIGCONT);
 }
 
-fn send(pidfd: BorrowedFd<'_>, signal: libc::c_int) {
+fn send(pidfd: BorrowedFd<'_>, signal: libc::c_int) -> libc::c_long {
     let none = std::ptr::null::<libc::siginfo_t>();
     // SAFETY: no siginfo is passed, so the kernel makes one.
     unsafe {
@@ -42,7 +42,7 @@ fn send(pidfd: BorrowedFd<'_>, signal: libc::c_int) {
             none,
             0,
         )
-    };
+    }
 }
 
 /// How a process ended.

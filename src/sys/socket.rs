@@ -35,6 +35,11 @@ impl Socket {
         Ok((Socket(a), Socket(b)))
     }
 
+    /// Neither end hears or says anything from now on.
+    pub(crate) fn hang_up(&self) {
+        let _ = nix::sys::socket::shutdown(self.0.as_raw_fd(), nix::sys::socket::Shutdown::Both);
+    }
+
     pub(crate) fn into_fd(self) -> OwnedFd {
         self.0
     }

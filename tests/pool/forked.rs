@@ -1,8 +1,9 @@
 //! A child that the program forks has the pool's objects, but not the pool.
 
 use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use multiproc::{ErrorKind, Pool, Value};
+use multiproc::{Array, ErrorKind, Pool, Value};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
 
@@ -86,4 +87,60 @@ fn what_a_child_opens_in_the_place_of_the_pools_memory_is_left_to_its_children()
     std::fs::remove_file(&file).unwrap();
     assert!(matches!(status, WaitStatus::Exited(_, 7)), "{status:?}");
     drop(pool);
+}
+
+/// It submitted the next item to a pool whose memory the child does not have.
+#[test]
+fn an_iterator_over_results_says_in_the_child_that_it_is_not_its() {
+    let pool = Pool::with_workers(1).unwrap();
+    let mut ordered = pool.imap(|x: u64| x, 0..1_000);
+    let mut unordered = pool.imap_unordered(|x: u64| x, 0..1_000);
+    assert_eq!(ordered.next().unwrap().unwrap(), 0);
+    let status = forked(|| {
+        let told = ordered.find_map(Result::err);
+        let told_unordered = unordered.find_map(Result::err);
+        [told, told_unordered]
+            .iter()
+            .all(|told| told.as_ref().is_some_and(|e| e.kind() == ErrorKind::Forked))
+    });
+    assert!(matches!(status, WaitStatus::Exited(_, 7)), "{status:?}");
+    assert_eq!(ordered.map(Result::unwrap).sum::<u64>(), 499_500);
+    assert_eq!(unordered.map(Result::unwrap).sum::<u64>(), 499_500);
+}
+
+/// A lock that another thread has when this one forks stays locked in the child: there was one in each of these ways.
+#[test]
+fn a_child_waits_for_no_thread_that_it_does_not_have() {
+    let pool = Pool::with_workers(2).unwrap();
+    let over = AtomicBool::new(false);
+    std::thread::scope(|threads| {
+        threads.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                pool.map(|x: u64| x, 0..100).unwrap();
+            }
+        });
+        threads.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                drop((Value::new(1_u64).unwrap(), Array::<u8>::new(100_000)));
+                drop(Pool::with_workers(1).unwrap());
+            }
+        });
+        let statuses: Vec<_> = (0..300)
+            .map(|_| {
+                forked(|| {
+                    // SAFETY: takes a number. One that waits for ever is ended.
+                    unsafe { nix::libc::alarm(20) };
+                    pool.close();
+                    let shown = format!("{pool:?}");
+                    let made =
+                        Value::new(1_u64).and_then(|value| Array::<u8>::new(9).map(|_| value));
+                    pool.worker_pids().is_empty() && shown.starts_with("Pool") && made.is_ok()
+                })
+            })
+            .collect();
+        over.store(true, Ordering::Relaxed);
+        for status in statuses {
+            assert!(matches!(status, WaitStatus::Exited(_, 7)), "{status:?}");
+        }
+    });
 }

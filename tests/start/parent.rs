@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use multiproc::{Pool, Value};
+use multiproc::{Array, Pool, Value};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -323,12 +323,18 @@ fn a_limit_on_the_size_of_files_is_no_signal() {
                 .and_then(|pool| pool.apply(|x: u32| x + 1, 41))
                 .map_err(|error| error.kind())
         );
+        let name = format!("mp-start-{}-long", std::process::id());
+        let named = Array::<u64>::create(&name, 100_000);
+        println!("@named {:?}", named.map(|array| array.len()));
         return;
     }
     let test = "parent::a_limit_on_the_size_of_files_is_no_signal";
     let this = std::env::current_exe().unwrap();
     // in blocks of 512 or 1024 bytes: enough for small arenas, and for nothing
-    for (limit, expected) in [("2000000", "@Ok(42)"), ("10", "@Err(OutOfMemory)")] {
+    for (limit, expected, named) in [
+        ("2000000", "@Ok(42)", "@named Ok(100000)"),
+        ("10", "@Err(OutOfMemory)", "(ulimit -f)"),
+    ] {
         let limited = format!("ulimit -f {limit}; exec \"$0\" \"$@\"");
         let output = command(
             "sh",
@@ -338,9 +344,49 @@ fn a_limit_on_the_size_of_files_is_no_signal() {
         )
         .output()
         .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
         assert!(
-            String::from_utf8_lossy(&output.stdout).contains(expected),
+            said.contains(expected) && said.contains(named),
             "{limit}: {output:?}"
         );
     }
+}
+
+/// A program that becomes another user may not kill its workers any more, and waited for them for ever.
+#[test]
+fn the_workers_of_a_program_that_becomes_another_user_end_with_their_pool() {
+    if role().is_some() {
+        let begun = Value::new(0_u32).unwrap();
+        let hang = |begun: Value<u32>| {
+            begun.set(1).unwrap();
+            loop {
+                std::thread::park();
+            }
+        };
+        let pools = [(); 2].map(|()| {
+            let pool = Pool::with_workers(1).unwrap();
+            begun.set(0).unwrap();
+            drop(pool.apply_async::<_, ()>(hang, begun.clone()).unwrap());
+            while begun.get().unwrap() == 0 {
+                std::thread::yield_now();
+            }
+            pool
+        });
+        nix::unistd::setgid(65_534.into()).unwrap();
+        nix::unistd::setuid(65_534.into()).unwrap();
+        // SAFETY: takes a number. One that waits for ever is ended.
+        unsafe { nix::libc::alarm(30) };
+        pools[0].terminate();
+        drop(pools);
+        println!("@ended");
+        return;
+    }
+    if !nix::unistd::geteuid().is_root() {
+        println!("skipped: only root can become another user");
+        return;
+    }
+    says(
+        "parent::the_workers_of_a_program_that_becomes_another_user_end_with_their_pool",
+        "ended",
+    );
 }
