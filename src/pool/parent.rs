@@ -400,7 +400,20 @@ impl Core {
         let board = &self.memory.board;
         // A worker sleeps only when it has published all that it claimed. So a task that is RUNNING by one that then sleeps has its record
         // in the ring, where the look that follows finds it; if it does not, the record was spoilt.
-        let running = lock(&self.state).publisher.running(board.tasks());
+        let (running, unwanted) = {
+            let state = lock(&self.state);
+            let running = state.publisher.running(board.tasks());
+            let mut unwanted = running.clone();
+            unwanted.retain(|(slot, ..)| {
+                let entry = state.entries[*slot as usize].as_ref();
+                entry.is_some_and(|entry| entry.unwanted)
+            });
+            (running, unwanted)
+        };
+        // who was told to end may have been stopped before it heard that
+        for (slot, generation, owner) in unwanted {
+            self.crew.end_task(usize::from(owner), slot, generation);
+        }
         let asleep = |owner: u16| {
             usize::from(owner) >= board.workers() || park::sleeps(board.idle(), usize::from(owner))
         };

@@ -233,7 +233,7 @@ impl<R> AsyncResult<R> {
     ///
     /// True if the task was not done. Its result is then [`Cancelled`](ErrorKind::Cancelled), unless it was done at the very moment; of
     /// several items those that were done keep their values, but [`get`](Self::get) reports the cancelled ones. A worker that was
-    /// stopped by then is let go on, to end; one in a frozen control group ends when that is thawed.
+    /// stopped is let go on, to end; one in a frozen control group ends when that is thawed.
     pub fn cancel(&self) -> bool {
         self.core.cancel(true, |job| Arc::ptr_eq(job, &self.job))
     }

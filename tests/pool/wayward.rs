@@ -389,3 +389,20 @@ fn an_idle_worker_that_was_stopped_ends_with_its_pool() {
     pool.close();
     pool.join().unwrap();
 }
+
+/// It was let go on once, as it was cancelled, and stopped before it heard why.
+#[test]
+fn a_worker_that_stops_itself_again_and_again_ends_all_the_same() {
+    let pool = Pool::with_workers(1).unwrap();
+    let stop_for_ever = |()| {
+        loop {
+            raise(Signal::SIGSTOP).unwrap();
+        }
+    };
+    let task = pool.apply_async::<_, ()>(stop_for_ever, ()).unwrap();
+    assert!(!task.wait_timeout(Duration::from_millis(100)));
+    assert!(task.cancel());
+    let result = task.get_timeout(Duration::from_secs(60));
+    assert_eq!(result.unwrap_err().kind(), ErrorKind::Cancelled);
+    assert_eq!(pool.apply(square, 3).unwrap(), 9);
+}
