@@ -297,6 +297,14 @@ mod tests {
         taker.take(table, len, |_| (), |_| Ok(())).ok()
     }
 
+    /// Has `heir` give back all it can, and notes in `without` which granules have no memory then.
+    fn trim(heir: &mut Taker, table: &Table, without: &mut [bool]) {
+        heir.trim(table, 0, |span| {
+            without[span.granules()].fill(true);
+            true
+        });
+    }
+
     proptest! {
         /// Against a plain set of granules: spans never overlap, all room can be used, and a refusal means there is no such run.
         #[test]
@@ -425,19 +433,13 @@ mod tests {
         });
         assert!(without[450..550].iter().all(|hole| *hole));
         assert!(!without[..450].contains(&true));
-        heir.trim(&table, 0, |span| {
-            without[span.granules()].fill(true);
-            true
-        });
+        trim(&mut heir, &table, &mut without);
         // but for the ends of runs, which are small
         let back = without[..450].iter().filter(|hole| **hole).count();
         assert!(back + 4 * LARGE as usize >= 300, "{back}");
         assert!(!without[spans[1].granules()].contains(&true));
         table.release(spans[1]);
-        heir.trim(&table, 0, |span| {
-            without[span.granules()].fill(true);
-            true
-        });
+        trim(&mut heir, &table, &mut without);
         let kept = without[..450].iter().filter(|hole| !**hole).count();
         assert!(kept < LARGE as usize, "{kept}");
     }
@@ -455,10 +457,7 @@ mod tests {
         let mut heir = Taker::heir(&table, high, |_| true);
         let own = take(&mut heir, &table, 500 * GRANULE).unwrap();
         table.release(own);
-        heir.trim(&table, 0, |span| {
-            without[span.granules()].fill(true);
-            true
-        });
+        trim(&mut heir, &table, &mut without);
         let kept = without[..700].iter().filter(|hole| !**hole).count();
         assert!(kept < LARGE as usize, "{kept}");
     }

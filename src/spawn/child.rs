@@ -471,7 +471,7 @@ impl Entry {
         let progress = progress.clone();
         *phase = Phase::Over;
         drop(phase);
-        self.hear_last_words();
+        self.hear(); // what it sent before it died still counts
         self.events.ended(self.end_by(status, progress));
         true
     }
@@ -508,11 +508,6 @@ impl Entry {
             ),
             (None, Progress::Due(_) | Progress::Unbounded) => End::Ended(status),
         }
-    }
-
-    /// What it sent before it died still counts.
-    fn hear_last_words(&self) {
-        let _ = self.hear();
     }
 }
 

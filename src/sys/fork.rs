@@ -131,7 +131,7 @@ struct Own<T> {
     inside: Mutex<T>,
 }
 
-impl<T: Default> PerProcess<T> {
+impl<T: Default + Send> PerProcess<T> {
     pub(crate) const fn new() -> Self {
         Self(Latest::none())
     }

@@ -166,7 +166,7 @@ fn an_initialiser_that_hangs_later_makes_the_pool_give_up_and_say_why() {
 
 /// Deaths more than ten seconds apart count as unrelated, and so did these: calls waited without end.
 #[test]
-#[ignore = "takes a minute"]
+#[ignore = "takes 37 s; the gate runs it: .ci/run tests"]
 fn an_initialiser_that_hangs_for_long_makes_the_pool_give_up_too() {
     give_up_after(Duration::from_millis(10_500));
 }

@@ -347,15 +347,33 @@ fn a_worker_that_may_open_no_descriptors_works_on_and_can_be_ended() {
     assert_eq!(pool.map(square, 0..100).unwrap()[9], 81);
     assert_eq!(pool.worker_pids(), [pid]);
     let task = pool.apply_async(hang, ()).unwrap();
+    // it can be given nothing by which it could say that it has begun
     assert!(!task.wait_timeout(Duration::from_millis(50)));
     assert!(task.cancel());
     assert_eq!(task.get().unwrap_err().kind(), ErrorKind::Cancelled);
     assert_eq!(pool.apply(square, 3).unwrap(), 9);
 }
 
+/// Stops its worker, and once it goes on never ends.
 fn stop_oneself((): ()) {
     raise(Signal::SIGSTOP).unwrap();
     hang(());
+}
+
+fn stop_for_ever((): ()) {
+    loop {
+        raise(Signal::SIGSTOP).unwrap();
+    }
+}
+
+fn wait_until_stopped(pid: u32) {
+    let is_stopped = || {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        stat.contains(") T ")
+    };
+    while !is_stopped() {
+        std::thread::yield_now();
+    }
 }
 
 /// It is the worker itself that ends when it is told to, or when it is time: one that is stopped has to be let go on first.
@@ -363,7 +381,7 @@ fn stop_oneself((): ()) {
 fn a_worker_that_was_stopped_ends_all_the_same() {
     let pool = Pool::with_workers(1).unwrap();
     let task = pool.apply_async(stop_oneself, ()).unwrap();
-    assert!(!task.wait_timeout(Duration::from_millis(100)));
+    wait_until_stopped(pool.worker_pids()[0]);
     assert!(task.cancel());
     let result = task.get_timeout(Duration::from_secs(60));
     assert_eq!(result.unwrap_err().kind(), ErrorKind::Cancelled);
@@ -384,8 +402,9 @@ fn a_worker_that_was_stopped_ends_all_the_same() {
 fn an_idle_worker_that_was_stopped_ends_with_its_pool() {
     let pool = Pool::with_workers(2).unwrap();
     assert_eq!(pool.apply(square, 3).unwrap(), 9);
-    let pid = Pid::from_raw(pool.worker_pids()[0].cast_signed());
-    kill(pid, Signal::SIGSTOP).unwrap();
+    let pid = pool.worker_pids()[0];
+    kill(Pid::from_raw(pid.cast_signed()), Signal::SIGSTOP).unwrap();
+    wait_until_stopped(pid);
     pool.close();
     pool.join().unwrap();
 }
@@ -394,13 +413,8 @@ fn an_idle_worker_that_was_stopped_ends_with_its_pool() {
 #[test]
 fn a_worker_that_stops_itself_again_and_again_ends_all_the_same() {
     let pool = Pool::with_workers(1).unwrap();
-    let stop_for_ever = |()| {
-        loop {
-            raise(Signal::SIGSTOP).unwrap();
-        }
-    };
-    let task = pool.apply_async::<_, ()>(stop_for_ever, ()).unwrap();
-    assert!(!task.wait_timeout(Duration::from_millis(100)));
+    let task = pool.apply_async(stop_for_ever, ()).unwrap();
+    wait_until_stopped(pool.worker_pids()[0]);
     assert!(task.cancel());
     let result = task.get_timeout(Duration::from_secs(60));
     assert_eq!(result.unwrap_err().kind(), ErrorKind::Cancelled);

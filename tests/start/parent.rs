@@ -238,8 +238,10 @@ fn a_worker_that_could_not_be_replaced_is_replaced_while_results_come_without_en
     if role().is_some() {
         let pool = Pool::with_workers(2).unwrap();
         let limits = take_descriptors();
-        kill_worker(pool.worker_pids()[0]);
-        std::thread::sleep(Duration::from_millis(200));
+        let error = pool.apply(leave, 3).unwrap_err();
+        assert_eq!(error.kind(), multiproc::ErrorKind::WorkerDied, "{error}");
+        // it was tried to replace that worker before the next result was looked for
+        assert_eq!(pool.apply(|x: u32| x, 7).unwrap(), 7);
         assert_eq!(pool.worker_pids().len(), 1);
         give_descriptors_back(limits);
         let slow = |x: u64| std::thread::sleep(Duration::from_millis(x));

@@ -1,7 +1,19 @@
 //! Workers that die at any of their atomic operations, from the claim to the doorbell and in their sleep, and what recovery makes of it.
 
+use std::sync::Arc;
+
 use crate::explore;
 use crate::world::{Board, Forgets, Parent, Worker, start};
+
+/// A successor in the first seat does what is left; then everything is accounted for.
+fn succeed(board: &Arc<Board>, parent: &mut Parent) {
+    parent.collect();
+    let mut successor = Worker::new(board, 0, parent.records_read(0));
+    while successor.step() {}
+    parent.collect();
+    assert!(parent.is_idle(), "a task stays unclaimed");
+    board.check_accounts();
+}
 
 /// One worker and its parent, with two tasks. When the worker has died, a successor in its seat does what is left.
 fn alone(records: usize, forgets: Forgets) -> u64 {
@@ -14,12 +26,7 @@ fn alone(records: usize, forgets: Forgets) -> u64 {
         parent.collect();
         parent.stop();
         let died = worker.join().expect("caught");
-        parent.collect();
-        let mut successor = Worker::new(&board, 0, parent.records_read(0));
-        while successor.step() {}
-        parent.collect();
-        assert!(parent.is_idle(), "a task stays unclaimed");
-        board.check_accounts();
+        succeed(&board, &mut parent);
         died
     })
 }
@@ -64,12 +71,7 @@ pub(crate) fn two_workers_share_two_tasks_and_one_of_them_dies() -> u64 {
         let died = dying.join().expect("caught");
         parent.collect();
         assert!(!other.join().expect("lives"));
-        parent.collect();
-        let mut successor = Worker::new(&board, 0, parent.records_read(0));
-        while successor.step() {}
-        parent.collect();
-        assert!(parent.is_idle(), "a task stays unclaimed");
-        board.check_accounts();
+        succeed(&board, &mut parent);
         died
     })
 }

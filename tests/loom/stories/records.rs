@@ -50,37 +50,32 @@ impl Records {
     }
 }
 
-/// Two records and four results: the reading position is what allows a record to be written again.
-pub(crate) fn a_record_is_seen_whole_or_not_at_all_and_reading_frees_it() -> u64 {
-    explore::within(3, || {
-        let shared = Records::new(2);
+/// A worker with so many records writes as many of `results` as there is room for, while the parent reads `meanwhile` of them at most, and
+/// the rest afterwards.
+fn written_and_read(records: usize, results: u32, meanwhile: u64, at_once: bool) -> u64 {
+    explore::within(3, move || {
+        let shared = Records::new(records);
         let writer = {
             let shared = Arc::clone(&shared);
-            thread::spawn(move || shared.write(4))
+            thread::spawn(move || shared.write(results))
         };
         let mut reader = Reader::default();
-        shared.read(&mut reader, 4, true);
+        shared.read(&mut reader, meanwhile, at_once);
         let written = writer.join().expect("lives");
-        assert!(written >= 2, "there was room for two");
-        shared.read(&mut reader, 4, true);
+        assert!(written >= records as u64, "there was room for so many");
+        shared.read(&mut reader, results.into(), at_once);
         assert_eq!(reader.head(), written);
     })
 }
 
+/// Two records and four results: the reading position is what allows a record to be written again.
+pub(crate) fn a_record_is_seen_whole_or_not_at_all_and_reading_frees_it() -> u64 {
+    written_and_read(2, 4, 4, true)
+}
+
 /// Four records, of which the parent tells every one that it has read, as it does at each quarter of a larger ring.
 pub(crate) fn the_position_told_at_quarters_frees_records_as_well() -> u64 {
-    explore::within(3, || {
-        let shared = Records::new(4);
-        let writer = {
-            let shared = Arc::clone(&shared);
-            thread::spawn(move || shared.write(6))
-        };
-        let mut reader = Reader::default();
-        shared.read(&mut reader, 3, false);
-        let written = writer.join().expect("lives");
-        shared.read(&mut reader, 6, false);
-        assert_eq!(reader.head(), written);
-    })
+    written_and_read(4, 6, 3, false)
 }
 
 /// A worker that dies writing records: what is published is whole and in order, and a successor writes where the parent reads next.
