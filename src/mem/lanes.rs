@@ -43,32 +43,11 @@
 
 use crate::primitive::{AtomicU32, AtomicU64, Ordering};
 
+use super::members::Name;
 use super::place::{OutOfRegion, Placed, Region, Shared};
 
 /// More processes than that cannot use one slab at a time.
 pub(crate) const LANES: usize = 256;
-
-/// A process in one word: 22 bits of pid (the kernel's maximum), 42 bits of start time. 0 is nobody.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Name(u64);
-
-const PID_BITS: u32 = 22;
-
-impl Name {
-    /// `None` for a process that could not be told from another one later.
-    pub(crate) fn new(pid: u32, started: u64) -> Option<Self> {
-        let fits = pid != 0 && pid >> PID_BITS == 0 && started != 0 && started >> 42 == 0;
-        fits.then_some(Self(started << PID_BITS | u64::from(pid)))
-    }
-
-    pub(crate) fn pid(self) -> u32 {
-        (self.0 & ((1 << PID_BITS) - 1)) as u32
-    }
-
-    pub(crate) fn started(self) -> u64 {
-        self.0 >> PID_BITS
-    }
-}
 
 #[derive(Debug)]
 #[repr(C, align(64))]

@@ -56,8 +56,8 @@ fn a_name_that_does_not_fit_is_refused() {
     assert!(Name::new(0, 1).is_none());
     assert!(Name::new(1 << 22, 1).is_none());
     assert!(Name::new(1, 0).is_none());
-    let name = Name::new((1 << 22) - 1, (1 << 42) - 1).unwrap();
-    assert_eq!((name.pid(), name.started()), ((1 << 22) - 1, (1 << 42) - 1));
+    let name = Name::new((1 << 22) - 1, (1 << 41) - 1).unwrap();
+    assert_eq!((name.pid(), name.started()), ((1 << 22) - 1, (1 << 41) - 1));
 }
 
 /// A handle on its way.

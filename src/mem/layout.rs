@@ -6,9 +6,10 @@
 //! 40   element size             48   element alignment    56   element count
 //! 64   data offset              72   length of it all
 //! 80   id, 16 bytes             96   creator's pid        104  creator's start time
-//! 112  state                    116  unused
+//! 112  state                    116  pid namespace of the creator    120  unused
 //! 128  lock area: 56 bytes of lock, its code, its flags
-//! 192  unused                   256  data, or later if its alignment wants that
+//! 192  length of control words  200  unused
+//! 256  control words, if any; behind them the data, as its alignment wants
 //! ```
 //!
 //! The state word is stored last, so that whoever opens sees a whole header or waits:
@@ -52,6 +53,8 @@ pub(crate) const HEADER_LEN: usize = size_of::<Header>();
 pub(crate) const LOCK_AT: usize = std::mem::offset_of!(Header, lock);
 /// Where the id lies: the kernel writes it there itself, see `segment/named`.
 pub(crate) const ID_AT: usize = std::mem::offset_of!(Header, id);
+/// Where the length of the control words is said.
+const FRONT_AT: usize = 192;
 /// Bytes at the start of a [`LockArea`] that belong to the lock.
 pub(crate) const LOCK_BYTES: usize = std::mem::offset_of!(LockArea, code);
 /// A mapping starts at a page; no object can ask for more.
@@ -80,11 +83,13 @@ impl fmt::Debug for SegmentId {
     }
 }
 
-/// Pid and start time of the process that made a segment.
+/// Pid and start time of the process that made a segment, and the pid namespace in which that pid is its.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Creator {
     pub(crate) pid: u32,
     pub(crate) started: u64,
+    /// 0 if it could not be told.
+    pub(crate) space: u32,
 }
 
 /// Poisoned, frozen, kept: see the table at the head of this file.
@@ -180,9 +185,11 @@ pub(crate) struct Header {
     creator_pid: AtomicU64,
     creator_started: AtomicU64,
     state: AtomicU32,
-    unused: [AtomicU32; 3],
+    space: AtomicU32,
+    unused: [AtomicU32; 2],
     pub(crate) lock: LockArea,
-    spare: [AtomicU64; 8],
+    front: AtomicU64,
+    spare: [AtomicU64; 7],
 }
 
 // SAFETY: atomics and structs of them, every bit pattern valid, nothing to drop.
@@ -196,13 +203,15 @@ const _: () = {
     assert!(offset_of!(Header, size) == 40 && offset_of!(Header, data_at) == 64);
     assert!(offset_of!(Header, id) == 80 && offset_of!(Header, creator_pid) == 96);
     assert!(offset_of!(Header, state) == 112 && offset_of!(Header, lock) == 128);
+    assert!(offset_of!(Header, space) == 116 && offset_of!(Header, front) == FRONT_AT);
     assert!(size_of::<Header>() == 256);
 };
 
 impl Header {
     /// First step of a creator: who makes this. After it, an opener knows whether to wait.
     pub(crate) fn announce(&self, creator: Creator) {
-        // ORDERING: Relaxed; the Release below publishes both.
+        // ORDERING: Relaxed; the Release below publishes all.
+        self.space.store(creator.space, Ordering::Relaxed);
         self.creator_pid
             .store(u64::from(creator.pid), Ordering::Relaxed);
         self.creator_started
@@ -227,7 +236,14 @@ impl Header {
         self.data_at
             .store(shape.data_at() as u64, Ordering::Relaxed);
         self.total.store(total as u64, Ordering::Relaxed);
+        self.front.store(shape.front, Ordering::Relaxed);
         self.lock.code.store(shape.lock, Ordering::Relaxed);
+    }
+
+    /// Pid namespace of the creator: pids in the segment are of it, unless they say otherwise.
+    pub(crate) fn space(&self) -> u32 {
+        // ORDERING: Relaxed; it never changes after `announce`.
+        self.space.load(Ordering::Relaxed)
     }
 
     /// Last step of a creator: the segment is whole.
@@ -311,6 +327,7 @@ impl CellHead {
             size: self.size.load(Ordering::Relaxed),
             align: 1_u64.checked_shl(packed >> 8 & 0xff)?,
             count: u64::from(packed >> 16),
+            front: 0,
             lock: self.lock.code.load(Ordering::Relaxed),
         };
         let same = self.generation.load(Ordering::Relaxed) == generation;
@@ -352,6 +369,7 @@ impl Parsed {
         let creator = Creator {
             pid: self.u32(96),
             started: self.u64(104),
+            space: self.u32(116),
         };
         let (magic, state) = (self.u64(0), self.u32(112));
         match state {
@@ -398,6 +416,7 @@ impl Parsed {
             .ok_or_else(|| bad(format!("it is of unknown kind {}", self.u32(12))))?;
         let mut tag = [0; 16];
         tag.copy_from_slice(&self.bytes[24..40]);
+        let (data_at, total) = (self.u64(64), self.u64(72));
         let shape = Shape {
             kind,
             fingerprint: Fingerprint {
@@ -407,9 +426,10 @@ impl Parsed {
             size: self.u64(40),
             align: self.u64(48),
             count: self.u64(56),
+            front: self.u64(FRONT_AT),
             lock: self.u32(LOCK_AT + 56),
         };
-        let (data_at, total) = (self.u64(64), self.u64(72));
+        let room = data_at.checked_sub(HEADER_LEN as u64);
         let data_len = shape.size.checked_mul(shape.count);
         let fits = data_len
             .and_then(|len| len.checked_add(data_at))
@@ -417,7 +437,7 @@ impl Parsed {
         let sound = shape.size > 0
             && shape.align.is_power_of_two()
             && shape.align <= MAX_ALIGN as u64
-            && data_at >= HEADER_LEN as u64
+            && room.is_some_and(|room| shape.front <= room)
             && data_at.is_multiple_of(shape.align)
             && fits
             && total <= file_len

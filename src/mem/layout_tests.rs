@@ -14,7 +14,7 @@ fn golden() -> [u8; HEADER_LEN] {
     put(72, &[24, 1]);
     put(80, &[7; 16]);
     put(96, &[0x39, 0x30, 0, 0, 0, 0, 0, 0, 0x15, 0xcd, 0x5b, 0x07]);
-    put(112, &[2]);
+    put(112, &[2, 0, 0, 0, 1, 0, 0, 0xf0]);
     put(128 + 56, &[1]);
     bytes
 }
@@ -25,6 +25,7 @@ fn written() -> [u8; HEADER_LEN] {
     header.announce(Creator {
         pid: 12345,
         started: 123_456_789,
+        space: 0xf000_0001,
     });
     let shape = Shape::of::<f64>(Kind::Array, 3, 1).unwrap();
     header.describe(&shape, shape.total().unwrap());
@@ -50,12 +51,14 @@ fn header_of_zeros() -> Header {
         creator_pid: zero(),
         creator_started: zero(),
         state: half(),
-        unused: [half(), half(), half()],
+        space: half(),
+        unused: [half(), half()],
         lock: LockArea {
             lock: std::array::from_fn(|_| zero()),
             code: half(),
             flags: Flags(half()),
         },
+        front: zero(),
         spare: std::array::from_fn(|_| zero()),
     }
 }
@@ -136,7 +139,11 @@ fn types_are_named_as_numpy_names_them() {
 fn stages_are_told_apart() {
     let header = header_of_zeros();
     assert_eq!(Parsed::new(copy(&header)).stage(), Stage::Unborn);
-    let creator = Creator { pid: 1, started: 2 };
+    let creator = Creator {
+        pid: 1,
+        started: 2,
+        space: 0,
+    };
     header.announce(creator);
     assert_eq!(Parsed::new(copy(&header)).stage(), Stage::Born(creator));
     assert_eq!(Parsed::new([b'x'; HEADER_LEN]).stage(), Stage::Foreign);

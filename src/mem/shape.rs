@@ -6,6 +6,7 @@ use std::fmt;
 use crate::error::{Error, ErrorKind, Result};
 
 use super::layout::{HEADER_LEN, MAX_ALIGN};
+use super::place::Shared;
 
 /// What a segment holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,13 +16,55 @@ pub(crate) enum Kind {
     Array = 2,
     Slab = 3,
     Board = 4,
+    Shared = 5,
+    Semaphore = 6,
+    Condvar = 7,
+    Event = 8,
+    Barrier = 9,
+    Ring = 10,
+    Spsc = 11,
+    Queue = 12,
 }
 
 impl Kind {
     pub(crate) fn from_code(code: u32) -> Option<Self> {
-        [Self::Value, Self::Array, Self::Slab, Self::Board]
-            .into_iter()
-            .find(|kind| *kind as u32 == code)
+        [
+            Self::Value,
+            Self::Array,
+            Self::Slab,
+            Self::Board,
+            Self::Shared,
+            Self::Semaphore,
+            Self::Condvar,
+            Self::Event,
+            Self::Barrier,
+            Self::Ring,
+            Self::Spsc,
+            Self::Queue,
+        ]
+        .into_iter()
+        .find(|kind| *kind as u32 == code)
+    }
+
+    /// Whether the data gets its memory piece by piece, from who uses it; all others have it from the beginning.
+    pub(crate) fn is_sparse(self) -> bool {
+        self == Self::Queue
+    }
+
+    /// Whether it is a number of elements that is asked for by type only.
+    fn is_counted(self) -> bool {
+        matches!(
+            self,
+            Self::Array | Self::Slab | Self::Board | Self::Ring | Self::Spsc | Self::Queue
+        )
+    }
+
+    /// Whether there is nothing to say of elements.
+    fn is_bare(self) -> bool {
+        matches!(
+            self,
+            Self::Semaphore | Self::Condvar | Self::Event | Self::Barrier
+        )
     }
 }
 
@@ -32,6 +75,14 @@ impl fmt::Display for Kind {
             Kind::Array => "an array of",
             Kind::Slab => "a slab of",
             Kind::Board => "a board of",
+            Kind::Shared => "a lock-free value of",
+            Kind::Semaphore => "a semaphore",
+            Kind::Condvar => "a condition variable",
+            Kind::Event => "an event",
+            Kind::Barrier => "a barrier",
+            Kind::Ring => "a ring of",
+            Kind::Spsc => "a channel of",
+            Kind::Queue => "a queue of",
         })
     }
 }
@@ -135,6 +186,8 @@ pub(crate) struct Shape {
     pub(crate) size: u64,
     pub(crate) align: u64,
     pub(crate) count: u64,
+    /// Bytes of control words between the header and the elements.
+    pub(crate) front: u64,
     /// Code of the lock, 0 for none.
     pub(crate) lock: u32,
 }
@@ -162,8 +215,31 @@ impl Shape {
             size: size as u64,
             align: align as u64,
             count: count as u64,
+            front: 0,
             lock,
         })
+    }
+
+    /// The words `S` and nothing else: what is no data, but a means to agree.
+    pub(crate) fn words<S: Shared>(kind: Kind) -> Self {
+        Self {
+            fingerprint: Fingerprint::of_parts(
+                *b"W\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0",
+                size_of::<S>() as u64,
+                align_of::<S>() as u64,
+            ),
+            size: size_of::<S>() as u64,
+            align: align_of::<S>() as u64,
+            ..Self::opaque(kind, 1)
+        }
+    }
+
+    /// The same, behind `front` bytes of control words.
+    pub(crate) fn behind(self, front: usize) -> Self {
+        Self {
+            front: front as u64,
+            ..self
+        }
     }
 
     /// `len` bytes that only their owner understands.
@@ -174,6 +250,7 @@ impl Shape {
             size: 1,
             align: 128,
             count: len as u64,
+            front: 0,
             lock: 0,
         }
     }
@@ -212,21 +289,35 @@ impl Shape {
             .checked_mul(self.count)
             .and_then(|len| usize::try_from(len).ok())
             .filter(|len| *len <= isize::MAX as usize - 2 * MAX_ALIGN)
-            .ok_or_else(|| {
-                Error::new(
-                    ErrorKind::OutOfMemory,
-                    format!("cannot share {self}: it is larger than the address space"),
-                )
-            })
+            .ok_or_else(|| self.too_large())
     }
 
     pub(super) fn data_at(&self) -> usize {
-        HEADER_LEN.next_multiple_of((self.align as usize).max(1))
+        (HEADER_LEN + self.front as usize).next_multiple_of((self.align as usize).max(1))
     }
 
     /// Length of a segment that holds just this.
     pub(crate) fn total(&self) -> Result<usize> {
-        Ok(self.data_at() + self.data_len()?)
+        self.data_at()
+            .checked_add(self.data_len()?)
+            .filter(|total| isize::try_from(*total).is_ok())
+            .ok_or_else(|| self.too_large())
+    }
+
+    /// How much of it, from the start of the segment, has memory from the beginning.
+    pub(crate) fn reserved(&self) -> Result<usize> {
+        if self.kind.is_sparse() {
+            Ok(self.data_at())
+        } else {
+            self.total()
+        }
+    }
+
+    fn too_large(&self) -> Error {
+        Error::new(
+            ErrorKind::OutOfMemory,
+            format!("cannot share {self}: it is larger than the address space"),
+        )
     }
 
     /// Whether this is what `found` says it is. A count is compared only where `self` is a single value.
@@ -236,13 +327,14 @@ impl Shape {
             && self.size == found.size
             && self.align == found.align
             && self.lock == found.lock
+            && (self.front == found.front || self.kind.is_counted())
             && (self.kind != Kind::Value || found.count == 1);
         if fits {
             Ok(())
         } else {
             // an array is asked for by its type; its length is not said
             let mut expected = self.to_string();
-            if self.kind == Kind::Array {
+            if self.kind.is_counted() {
                 expected = expected.replacen(&format!(" {} ", self.count), " ", 1);
             }
             Err(Error::type_mismatch(object, expected, found.to_string()))
@@ -252,8 +344,12 @@ impl Shape {
 
 impl fmt::Display for Shape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ", self.kind)?;
-        if self.kind != Kind::Value {
+        write!(f, "{}", self.kind)?;
+        if self.kind.is_bare() {
+            return Ok(());
+        }
+        f.write_str(" ")?;
+        if self.kind.is_counted() {
             write!(f, "{} ", self.count)?;
         }
         write!(f, "{}", self.fingerprint)?;

@@ -3,12 +3,13 @@
 //! A [`Spot`] is made by those who know a segment's layout (`segment/`) and used by those who know locks (`sync/`), which do not know
 //! each other. It carries the checked shape, so that a pointer to `T` comes out only where `T` was put in.
 
+use std::ops::Range;
 use std::ptr::NonNull;
 
 use crate::error::{Error, ErrorKind, Result};
 
-use super::layout::{Contents, Flags, LOCK_AT, LOCK_BYTES, LockArea};
-use super::place::{OutOfRegion, Placed, Region};
+use super::layout::{Contents, Flags, HEADER_LEN, LOCK_AT, LOCK_BYTES, LockArea};
+use super::place::{OutOfRegion, Placed, Region, Shared};
 use super::shape::Shape;
 
 /// One object: its lock area, its data, its shape.
@@ -120,6 +121,45 @@ impl Spot {
             .map_err(|error| Error::new(ErrorKind::BadSegment, error.to_string()))
     }
 
+    /// The one struct of words that lies here instead of data.
+    ///
+    /// # Errors
+    ///
+    /// As [`first`](Self::first).
+    pub(crate) fn words<S: Shared>(&self, expected: &Shape) -> Result<Placed<S>> {
+        self.admit_to_write(expected)?;
+        self.region
+            .at(self.data_at)
+            .map_err(|error| Error::new(ErrorKind::BadSegment, error.to_string()))
+    }
+
+    /// Where control words and data lie, for who lays them out himself. What is there is words that others may write at any moment.
+    ///
+    /// # Errors
+    ///
+    /// As [`first`](Self::first).
+    pub(crate) fn layout(&self, expected: &Shape) -> Result<Layout> {
+        self.admit_to_write(expected)?;
+        let data_len = self.shape.data_len()?;
+        Ok(Layout {
+            region: self.region.clone(),
+            front: HEADER_LEN..HEADER_LEN + self.shape.front as usize,
+            data: self.data_at..self.data_at + data_len,
+            count: self.shape.count as usize,
+        })
+    }
+
+    fn admit_to_write(&self, expected: &Shape) -> Result<()> {
+        expected.admit(&self.object, &self.shape)?;
+        if self.writable {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Frozen,
+            format!("cannot use {}: it is mapped read-only", self.object),
+        ))
+    }
+
     /// All elements.
     ///
     /// # Errors
@@ -132,6 +172,18 @@ impl Spot {
             self.shape.count as usize,
         ))
     }
+}
+
+/// Where the parts of a segment lie, checked against its length when it was mapped.
+#[derive(Clone, Debug)]
+pub(crate) struct Layout {
+    pub(crate) region: Region,
+    /// The control words, in bytes of the region.
+    pub(crate) front: Range<usize>,
+    /// The elements, in bytes of the region.
+    pub(crate) data: Range<usize>,
+    /// Number of elements.
+    pub(crate) count: usize,
 }
 
 /// A spot that nobody else can see yet: its lock may be made, its data written.

@@ -26,10 +26,10 @@ use crate::sys::{fork, memfd, memory, shm};
 /// `OutOfMemory`, or that of `init`.
 pub(crate) fn create(shape: Shape, init: Init<'_>) -> Result<Arc<Segment>> {
     let object = shape.to_string();
-    let total = shape.total()?;
-    ensure_available(&format!("cannot create {object}"), total)?;
+    let (total, reserved) = (shape.total()?, shape.reserved()?);
+    ensure_available(&format!("cannot create {object}"), reserved)?;
     let (contents, fd, region) = map_new(shape, total)?;
-    memfd::reserve(fd.as_fd(), 0, total as u64)
+    memfd::reserve(fd.as_fd(), 0, reserved as u64)
         .map_err(|error| Error::os(format_args!("cannot reserve memory for {object}"), error))?;
     let id = sign(&region)?;
     finish(&region, &contents, &object, init)?;
@@ -127,7 +127,7 @@ pub(crate) fn attach(fd: OwnedFd, id: SegmentId, writable: bool) -> Result<Arc<S
             &format!("cannot attach {object}"),
             fd.as_fd(),
             &facts,
-            contents.total,
+            &contents.shape,
         )?;
     }
     let mapping = if writable {

@@ -20,7 +20,7 @@ const MOST_BYTES: usize = 2 << 20;
 pub(super) fn class_of(shape: &Shape) -> Option<usize> {
     let data_at = CELL_DATA_AT.next_multiple_of(shape.align as usize);
     let len = data_at.checked_add(shape.data_len().ok()?)?;
-    let fits = shape.align <= CLASSES[0] as u64;
+    let fits = shape.align <= CLASSES[0] as u64 && shape.front == 0 && !shape.kind.is_sparse();
     fits.then(|| CLASSES.iter().position(|class| len <= *class))?
 }
 

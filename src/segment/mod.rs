@@ -24,7 +24,7 @@ use crate::mem::layout::{Contents, Creator, HEADER_LEN, Header, Parsed, SegmentI
 use crate::mem::place::{Placed, Region};
 use crate::mem::shape::Shape;
 use crate::mem::spot::{Fresh, Spot};
-use crate::sys::process::Identity;
+use crate::sys::process::{self, Identity};
 use crate::sys::{fork, memfd, memory, shm};
 
 /// Makes the lock and first data of an object nobody else can see yet.
@@ -80,6 +80,21 @@ impl Segment {
     /// Whether this process made it.
     pub(crate) fn is_created(&self) -> bool {
         matches!(self.origin, Origin::Created | Origin::CreatedNamed(_))
+    }
+
+    /// Makes memory for a part of a sparse segment, before it is touched; nothing where it is there already.
+    pub(crate) fn reserve(&self, offset: usize, len: usize) -> std::io::Result<()> {
+        memfd::reserve(self.fd.as_fd(), offset as u64, len as u64)
+    }
+
+    /// Gives the memory of a part of a sparse segment back to the system.
+    pub(crate) fn punch(&self, offset: usize, len: usize) -> std::io::Result<()> {
+        memfd::punch(self.fd.as_fd(), offset as u64, len as u64)
+    }
+
+    /// Pid namespace of its creator.
+    pub(crate) fn space(&self) -> Result<u32> {
+        Ok(self.header()?.space())
     }
 
     /// The object in it.
@@ -163,15 +178,17 @@ fn signature() -> Creator {
     Creator {
         pid: own.pid,
         started: own.started,
+        space: process::space(),
     }
 }
 
+/// One that calls its processes by other numbers than we do is alive for all that we can tell.
 fn is_alive(creator: Creator) -> bool {
-    Identity {
+    let identity = Identity {
         pid: creator.pid,
         started: creator.started,
-    }
-    .is_alive()
+    };
+    !process::is_our_space(creator.space) || identity.is_alive()
 }
 
 /// The first bytes of the file, read rather than mapped, so that a short file is an error and not a SIGBUS.
@@ -183,7 +200,8 @@ fn read_header(fd: BorrowedFd<'_>) -> std::io::Result<Option<Parsed>> {
 
 /// Makes memory for the holes of a file that is to be mapped: the first touch of one is a SIGBUS if `/dev/shm` is full then. What this
 /// crate makes has none, and costs nothing here.
-fn fill_holes(tried: &str, fd: BorrowedFd<'_>, facts: &shm::Facts, total: usize) -> Result<()> {
+fn fill_holes(tried: &str, fd: BorrowedFd<'_>, facts: &shm::Facts, shape: &Shape) -> Result<()> {
+    let total = shape.reserved()?;
     let Some(missing) = (total as u64).checked_sub(facts.there).filter(|n| *n > 0) else {
         return Ok(());
     };

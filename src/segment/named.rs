@@ -98,12 +98,12 @@ pub(super) fn check_name(name: &str) -> Result<()> {
 /// `AlreadyExists` if a live one is there, `InvalidInput` for the name, `OutOfMemory`, or that of `init`.
 pub(crate) fn create(name: &str, shape: Shape, init: Init<'_>) -> Result<Arc<Segment>> {
     check_name(name)?;
-    let total = shape.total()?;
+    let (total, reserved) = (shape.total()?, shape.reserved()?);
     let object = format!("segment \"{name}\"");
     let mut attempts = Attempts::new();
     let mut watched = Watched::default();
     loop {
-        let full = ensure_room(&object, total).err();
+        let full = ensure_room(&object, reserved).err();
         let made = match full {
             None => make(name, shape, total, init)?,
             Some(_) => Made::Taken,
@@ -113,7 +113,7 @@ pub(crate) fn create(name: &str, shape: Shape, init: Init<'_>) -> Result<Arc<Seg
             Made::Lost => {}
             Made::Taken => match take_over(name, &mut watched)? {
                 // perhaps it was the dead one of this very name that filled it
-                Found::Gone if full.is_some() => ensure_room(&object, total)?,
+                Found::Gone if full.is_some() => ensure_room(&object, reserved)?,
                 Found::Gone => {}
                 Found::Alive(why) => return Err(exists(&object, why)),
                 Found::Unclear => std::thread::sleep(PAUSE),
@@ -246,7 +246,7 @@ fn settle(
     if !shm::leads_to(name, fd.as_fd()).map_err(refused)? {
         return Ok(Made::Lost);
     }
-    memfd::reserve(fd.as_fd(), 0, contents.total as u64).map_err(refused)?;
+    memfd::reserve(fd.as_fd(), 0, contents.shape.reserved()? as u64).map_err(refused)?;
     finish(region, &contents, object, init)?;
     fork::watch();
     Ok(Made::Done(Arc::new(Segment {
@@ -497,7 +497,7 @@ fn try_open(name: &str, object: &str, watched: &mut Watched) -> Result<Opened> {
         &format!("cannot open {object}"),
         fd.as_fd(),
         &facts,
-        contents.total,
+        &contents.shape,
     )?;
     let stdin = shm::take_stdin().map_err(refused)?;
     let opened = ShmemConf::new().os_id(format!("/{name}")).open();

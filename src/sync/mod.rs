@@ -13,6 +13,7 @@
 pub(crate) mod adapter;
 pub(crate) mod current;
 pub(crate) mod failure;
+pub(crate) mod gate;
 pub(crate) mod guarded;
 pub(crate) mod mutex;
 pub(crate) mod park;

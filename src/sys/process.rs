@@ -1,5 +1,6 @@
 //! Who a process is, in a way that survives the reuse of its pid.
 
+use std::os::unix::fs::MetadataExt;
 use std::{fs, io};
 
 /// Pid and start time: together they name one process of this boot.
@@ -33,6 +34,17 @@ impl Identity {
             Err(_) => true,
         }
     }
+}
+
+/// The pid namespace in which this process knows others by number, as the kernel numbers namespaces; 0 if it does not say.
+pub(crate) fn space() -> u32 {
+    fs::metadata("/proc/self/ns/pid").map_or(0, |found| found.ino() as u32)
+}
+
+/// Whether pids of the namespace `other` mean here what they mean there, as far as can be told.
+pub(crate) fn is_our_space(other: u32) -> bool {
+    let own = space();
+    own == other || own == 0 || other == 0
 }
 
 /// Field 22 of `/proc/PID/stat`; `None` for a process that is gone or a zombie. One whose first thread ended by `pthread_exit` looks like

@@ -9,7 +9,21 @@ const FLOORS: [&[&str]; 7] = [
     &["mem", "spawn"],
     &["segment", "ring", "sync"],
     &["handle"],
-    &["value", "array", "shared", "queue", "process"],
+    &[
+        "value",
+        "array",
+        "shared",
+        "raw",
+        "event",
+        "semaphore",
+        "condvar",
+        "barrier",
+        "rwlock",
+        "reentrant",
+        "channel",
+        "queue",
+        "process",
+    ],
     &["pool", "manager", "bench", "docs"],
 ];
 

@@ -8,6 +8,8 @@
 //! A process killed with pins in its hands loses nothing but them: the receiver is told `Gone`, or has it already.
 #![forbid(unsafe_code)]
 
+pub(crate) mod words;
+
 use std::cell::RefCell;
 use std::fmt;
 use std::os::fd::OwnedFd;
@@ -38,6 +40,11 @@ impl Hold {
         if let Some(cell) = classes::create(shape, init)? {
             return Ok(Self::Cell(cell));
         }
+        Self::alone(shape, init)
+    }
+
+    /// A new anonymous thing in a segment of its own, however small.
+    pub(crate) fn alone(shape: Shape, init: Init<'_>) -> Result<Self> {
         let segment = anonymous::create(shape, init)?;
         registry::add(&segment);
         Ok(Self::Segment(segment))

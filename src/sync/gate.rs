@@ -1,0 +1,187 @@
+//! Waiting for something that others bring about: an event count in one word, after the eventcounts of Vyukov and of folly.
+//!
+//! Who waits announces himself, looks again, and sleeps while the word is as he announced it. Who brings news looks whether somebody has
+//! announced himself, and only then changes the word and calls the kernel. A SeqCst fence between the two steps on each side makes sure
+//! that at least one sees the other.
+//!
+//! | bits | meaning | who changes them, and to what |
+//! |---|---|---|
+//! | 0 | somebody sleeps here, or is about to | a waiter: 1; a waker who has woken all, or found nobody: 0 |
+//! | 1 to 31 | how often sleepers were woken | a waker: + 1, if bit 0 is set |
+//!
+//! Nothing in the word counts people, so nothing rots. A waiter killed asleep leaves bit 0, which costs the next waker one system call
+//! that finds nobody. A waker killed between the news and the wake, or a sleeper killed when it was chosen to be woken, leaves sleepers
+//! beside news: **every sleep has a limit**, after which the sleeper looks by himself.
+
+use std::time::{Duration, Instant};
+
+use crate::primitive::{AtomicU32, Ordering, fence, spin_loop};
+use crate::sys::clock::Wait;
+use crate::sys::futex;
+
+/// After that a sleeper looks by himself, whoever should have woken him.
+pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// Looks before the first sleep: a few microseconds, as much as a wake costs.
+const SPINS: u32 = 200;
+
+/// One event count in place.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Gate<'a>(pub(crate) &'a AtomicU32);
+
+const SLEEPERS: u32 = 1;
+
+impl Gate<'_> {
+    /// Tries until `attempt` gives something, or the time is over. Every tenth of a second, and before giving up, `look_around` is called: to find
+    /// out whether somebody died who was to bring the news.
+    pub(crate) fn wait<R>(
+        self,
+        wait: Wait,
+        mut attempt: impl FnMut() -> Option<R>,
+        mut look_around: impl FnMut(),
+    ) -> Option<R> {
+        if let Some(got) = attempt() {
+            return Some(got);
+        }
+        if wait == Wait::No {
+            return None;
+        }
+        for _ in 0..SPINS {
+            spin_loop();
+            if let Some(got) = attempt() {
+                return Some(got);
+            }
+        }
+        let mut looked = Instant::now();
+        loop {
+            // ORDERING: SeqCst with the fence: pairs with the fence in `open`.
+            let seen = self.0.fetch_or(SLEEPERS, Ordering::SeqCst) | SLEEPERS;
+            fence(Ordering::SeqCst);
+            if let Some(got) = attempt() {
+                return Some(got);
+            }
+            if wait.is_over() {
+                look_around();
+                return attempt();
+            }
+            let limit = wait.left().map_or(LOOK_AGAIN, |left| left.min(LOOK_AGAIN));
+            futex::wait(self.0, seen, Some(limit));
+            if looked.elapsed() >= LOOK_AGAIN {
+                look_around();
+                looked = Instant::now();
+            }
+        }
+    }
+
+    /// There is news for one. Without sleepers it costs a fence and a load.
+    pub(crate) fn open_one(self) {
+        if self.sleepers().is_none() {
+            return;
+        }
+        // ORDERING: Release, so that who finds the word changed finds the news.
+        let next = self.0.fetch_add(2, Ordering::Release).wrapping_add(2);
+        if futex::wake(self.0, 1) == 0 {
+            // who announces himself meanwhile finds the word changed when he goes to sleep, and looks again
+            // ORDERING: Relaxed; nothing is handed over by it.
+            let _ = self.0.compare_exchange(
+                next,
+                next & !SLEEPERS,
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            );
+        }
+    }
+
+    /// There is news for all.
+    pub(crate) fn open_all(self) {
+        let Some(seen) = self.sleepers() else { return };
+        // ORDERING: Release, as in `open_one`. Who fails meets another waker or a new sleeper.
+        let closed = self.0.compare_exchange(
+            seen,
+            seen.wrapping_add(2) & !SLEEPERS,
+            Ordering::Release,
+            Ordering::Relaxed,
+        );
+        if closed.is_err() {
+            // ORDERING: as above.
+            self.0.fetch_add(2, Ordering::Release);
+        }
+        futex::wake(self.0, i32::MAX as u32);
+    }
+
+    fn sleepers(self) -> Option<u32> {
+        // ORDERING: pairs with the fence in `wait`: either we see the bit, or the sleeper sees the news we published before.
+        fence(Ordering::SeqCst);
+        let seen = self.0.load(Ordering::Relaxed);
+        (seen & SLEEPERS != 0).then_some(seen)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::primitive::AtomicU64;
+
+    #[test]
+    fn a_wait_ends_with_its_time_and_looks_around_before() {
+        let word = AtomicU32::new(0);
+        let (mut looks, begun) = (0, Instant::now());
+        let wait = Wait::lasting(Duration::from_millis(5));
+        let got: Option<()> = Gate(&word).wait(wait, || None, || looks += 1);
+        assert!(got.is_none() && looks == 1);
+        assert!(begun.elapsed() >= Duration::from_millis(5));
+        // the bit it left costs the next waker one call, and is gone then
+        Gate(&word).open_one();
+        assert_eq!(word.load(Ordering::Relaxed) & SLEEPERS, 0);
+        let before = word.load(Ordering::Relaxed);
+        Gate(&word).open_one();
+        Gate(&word).open_all();
+        assert_eq!(word.load(Ordering::Relaxed), before);
+    }
+
+    #[test]
+    fn a_sleeper_whose_waker_was_killed_looks_by_himself() {
+        let (word, news) = (AtomicU32::new(0), AtomicU64::new(0));
+        std::thread::scope(|scope| {
+            let sleeper = scope.spawn(|| {
+                let ready = || (news.load(Ordering::Acquire) == 1).then_some(());
+                Gate(&word).wait(Wait::Forever, ready, || {})
+            });
+            while word.load(Ordering::Relaxed) & SLEEPERS == 0 {
+                spin_loop();
+            }
+            // news, and no wake
+            news.store(1, Ordering::Release);
+            assert!(sleeper.join().unwrap().is_some());
+        });
+    }
+
+    /// No item is left beside a sleeper for longer than a wake takes: with 1,000 lost wakes of a tenth of a second each, the deadline passes.
+    #[test]
+    fn every_permit_wakes_one_of_several_sleepers() {
+        const EACH: u64 = 20_000;
+        let (word, permits) = (AtomicU32::new(0), AtomicU64::new(0));
+        let begun = Instant::now();
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    for _ in 0..EACH {
+                        let take = || {
+                            let taken =
+                                permits.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| {
+                                    n.checked_sub(1)
+                                });
+                            taken.ok()
+                        };
+                        Gate(&word).wait(Wait::Forever, take, || {});
+                    }
+                });
+            }
+            for _ in 0..3 * EACH {
+                permits.fetch_add(1, Ordering::Release);
+                Gate(&word).open_one();
+            }
+        });
+        assert_eq!(permits.load(Ordering::Relaxed), 0);
+        assert!(begun.elapsed() < Duration::from_secs(60));
+    }
+}
