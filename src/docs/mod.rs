@@ -10,6 +10,10 @@ pub mod design {}
 #[doc = include_str!("crashes.md")]
 pub mod crashes {}
 
+/// Each name of Python's `multiprocessing`, its counterpart here, what differs and why.
+#[doc = include_str!("coming_from_python.md")]
+pub mod coming_from_python {}
+
 /// What changed, in the words of a user.
 #[doc = include_str!("changelog.md")]
 pub mod changelog {}

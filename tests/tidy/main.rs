@@ -4,9 +4,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod named;
 mod rules;
 mod source;
 
+use named::{VERDICTS, missing_tests, verdicts};
 use rules::*;
 use source::{Source, sources_in};
 
@@ -141,6 +143,41 @@ fn an_ignored_test_says_why() {
     holds(ignored_without_reason, &everything());
 }
 
+/// A page of the repository, and the tests that it names and nobody finds.
+fn page(path: &str) -> (String, Vec<String>) {
+    let top = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(top.join(path)).unwrap();
+    let missing = missing_tests(&text, |file| std::fs::read_to_string(top.join(file)).ok());
+    (text, missing)
+}
+
+#[test]
+fn the_tests_that_the_table_of_crashes_names_are_there() {
+    let (_, missing) = page("src/docs/crashes.md");
+    assert!(missing.is_empty(), "{}", missing.join("\n"));
+}
+
+#[test]
+fn the_table_of_cpythons_cases_is_whole_and_counted_and_its_tests_are_there() {
+    let (text, mut wrong) = page("tests/cpython.md");
+    let (counts, more) = verdicts(&text);
+    wrong.extend(more);
+    let said: Vec<String> = VERDICTS
+        .iter()
+        .zip(counts)
+        .map(|(verdict, count)| format!("{count} {verdict}"))
+        .collect();
+    let said = format!(
+        "{} cases: {}",
+        counts.iter().sum::<usize>(),
+        said.join(", ")
+    );
+    if !text.contains(&said) {
+        wrong.push(format!("its head has to say: {said}"));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 // And each rule bites.
 
 /// The rule finds something in the first text and nothing in the second, both under `path`.
@@ -264,6 +301,32 @@ fn the_rules_of_text_bite() {
         "#[ignore]",
         "#[ignore = \"minutes\"] // #[ignore]",
     );
+}
+
+#[test]
+fn the_rule_of_named_tests_bites() {
+    let read = |path: &std::path::Path| {
+        (path == std::path::Path::new("tests/pool/deaths.rs")).then(|| "fn it_dies() {}".to_owned())
+    };
+    let there = "`pool/deaths::it_dies`, `pool/deaths::it_d..`, `multiproc::sweep`";
+    assert!(missing_tests(there, read).is_empty());
+    for gone in [
+        "`pool/deaths::it_die`",
+        "`pool/life::it_dies`",
+        "`pool/deaths::he..`",
+    ] {
+        assert_eq!(missing_tests(gone, read), [gone]);
+    }
+    let head = "| CPython case | our test | verdict |\n|---|---|---|\n";
+    let rows = "| a | `pool/deaths::it_dies` | same |\n| b | | not applicable: a feature of std |";
+    assert_eq!(verdicts(&format!("{head}{rows}")), ([1, 0, 1, 0], vec![]));
+    for wrong in [
+        "| a | none | same |",
+        "| a | | not applicable |",
+        "| a | `pool/a::b` | good |",
+    ] {
+        assert_eq!(verdicts(&format!("{head}{wrong}")).1.len(), 1, "{wrong}");
+    }
 }
 
 #[test]
