@@ -125,6 +125,27 @@ pub struct WorkerDeath {
     pub item: usize,
 }
 
+impl WorkerDeath {
+    /// How it ended, as the middle of a sentence.
+    fn describe(&self) -> String {
+        match (self.signal, self.exit_code) {
+            (Some(signal), _) if self.stack_overflow => {
+                format!("was killed by {}, a stack overflow,", signal_name(signal))
+            }
+            (Some(signal), _) if self.out_of_memory => format!(
+                "was killed by {} as memory ran out, the system's or its control group's,",
+                signal_name(signal)
+            ),
+            (Some(signal), _) => format!("was killed by {}", signal_name(signal)),
+            (_, Some(CUT_OFF)) => format!(
+                "exited with code {CUT_OFF}, as a worker does whose descriptors were closed,"
+            ),
+            (_, Some(code)) => format!("exited with code {code}"),
+            _ => "ended, its status was collected by the program's own wait".to_owned(),
+        }
+    }
+}
+
 /// Any failure of this crate.
 ///
 /// Cheap to clone. [`kind`](Error::kind) is for programs, `Display` for people: it says what was tried, on which object, what was
@@ -211,26 +232,31 @@ impl Error {
     }
 
     pub(crate) fn worker_died(pool: &str, death: WorkerDeath) -> Self {
-        let how = match (death.signal, death.exit_code) {
-            (Some(signal), _) if death.stack_overflow => {
-                format!("was killed by {}, a stack overflow,", signal_name(signal))
-            }
-            (Some(signal), _) if death.out_of_memory => format!(
-                "was killed by {} as memory ran out, the system's or its control group's,",
-                signal_name(signal)
-            ),
-            (Some(signal), _) => format!("was killed by {}", signal_name(signal)),
-            (_, Some(CUT_OFF)) => format!(
-                "exited with code {CUT_OFF}, as a worker does whose descriptors were closed,"
-            ),
-            (_, Some(code)) => format!("exited with code {code}"),
-            _ => "ended, its status was collected by the program's own wait".to_owned(),
-        };
         let message = format!(
-            "worker {} of pool \"{pool}\" (pid {}) {how} while running item {}",
-            death.worker, death.pid, death.item
+            "worker {} of pool \"{pool}\" (pid {}) {} while running item {}",
+            death.worker,
+            death.pid,
+            death.describe(),
+            death.item
         );
         Self::build(ErrorKind::WorkerDied, message, None, Data::Death(death))
+    }
+
+    pub(crate) fn process_died(name: &str, death: WorkerDeath) -> Self {
+        let message = format!(
+            "process \"{name}\" (pid {}) {} before its function returned",
+            death.pid,
+            death.describe()
+        );
+        Self::build(ErrorKind::WorkerDied, message, None, Data::Death(death))
+    }
+
+    pub(crate) fn process_panicked(name: &str, panic: TaskPanic) -> Self {
+        let message = format!(
+            "process \"{name}\" (pid {}) panicked at {}: {}",
+            panic.pid, panic.location, panic.message
+        );
+        Self::build(ErrorKind::TaskPanicked, message, None, Data::Panic(panic))
     }
 
     /// The one place where an errno becomes a kind. `tried` names the call's purpose and object.

@@ -36,6 +36,7 @@
 //! | the same for many items, results in order | [`Pool::map`]; lazily [`Pool::imap`]; as they are done [`Pool::imap_unordered`] |
 //! | to give each call something besides its item | [`Pool::map_with`]; made in the worker itself: [`Builder::init`] and [`Pool::map_state`] |
 //! | fewer, larger messages | [`Pool::chunk_size`] |
+//! | to run one function in a process of its own | [`Process`]; several at once: [`wait_any`] |
 //! | a number or struct that several processes change | [`Value`] |
 //! | a large array that several processes read or change | [`Array`]; read only, without a lock: [`FrozenArray`] |
 //! | to share with a program that is not my child | [`Value::create`], [`Array::create`] and their `open`, by name |
@@ -79,7 +80,7 @@
 //! | floor | what stands there |
 //! |---|---|
 //! | 6 | `pool`: its face, parent, workers, recovery |
-//! | 5 | [`Value`], [`Array`] |
+//! | 5 | [`Value`], [`Array`], [`Process`] |
 //! | 4 | `handle`: how a shared thing travels to another process and is attached there |
 //! | 3 | `segment` (named, anonymous, slabs), `ring` (tasks and completion records), `sync` (locks, parking) |
 //! | 2 | `mem` (the one door from an offset to a reference, headers, arenas), `spawn` (worker start) |
@@ -114,6 +115,7 @@ mod handle_tests;
 mod mem;
 mod pool;
 mod primitive;
+mod process;
 mod ring;
 mod segment;
 mod spawn;
@@ -124,7 +126,9 @@ mod value;
 pub use array::{Array, ArrayGuard, FrozenArray};
 pub use bytemuck::{self, Pod, Zeroable};
 pub use error::{Error, ErrorKind, Result, TaskPanic, WorkerDeath};
-pub use pool::{AsyncResult, Builder, Chunked, Imap, ImapUnordered, Pool, Travels, TryApplyError};
+pub use handle::travel::Travels;
+pub use pool::{AsyncResult, Builder, Chunked, Imap, ImapUnordered, Pool, TryApplyError};
+pub use process::{Parent, Process, ProcessBuilder, active_children, parent, wait_any};
 pub use sync::failure::{LockError, LockResult};
 pub use value::{Value, ValueGuard};
 

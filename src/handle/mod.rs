@@ -8,6 +8,7 @@
 //! A process killed with pins in its hands loses nothing but them: the receiver is told `Gone`, or has it already.
 #![forbid(unsafe_code)]
 
+pub(crate) mod travel;
 pub(crate) mod words;
 
 use std::cell::RefCell;

@@ -4,11 +4,11 @@ use serde::de::DeserializeOwned;
 
 use crate::codec;
 use crate::error::{Error, ErrorKind, Result};
+use crate::handle::travel;
 use crate::handle::{self, Pin};
 use crate::pool::memory::Bytes;
-use crate::pool::panics::decode_panic;
-use crate::pool::travel;
 use crate::pool::wire::{Status, entry};
+use crate::spawn::panics::decode_panic;
 
 /// How the items `first..first + items` of a job ended.
 #[derive(Debug)]

@@ -14,14 +14,14 @@ use serde::de::DeserializeOwned;
 
 use crate::error::{Result, TaskPanic};
 use crate::handle::Source;
+use crate::handle::travel::FromParent;
 use crate::pool::board::Board;
 use crate::pool::input::{Input, decode};
 use crate::pool::output::{Output, run_many};
-use crate::pool::panics::{encode_panic, guarded};
-use crate::pool::travel::FromParent;
 use crate::pool::wire::{self, ARGUMENTS_INLINE, Place, Status};
 use crate::ring::slot::Slot;
 use crate::spawn::function::{Frame, Routine};
+use crate::spawn::panics::{encode_panic, guarded};
 use crate::sync::current::Current;
 use crate::sync::words::Names;
 

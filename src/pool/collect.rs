@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind};
+use crate::handle::travel;
 use crate::pool::batch::{End, Layout, Report};
 use crate::pool::callbacks::Callback;
 use crate::pool::memory::{Bytes, lock};
 use crate::pool::parent::{Core, Phase, State};
 use crate::pool::task::Entry;
-use crate::pool::travel;
 use crate::pool::wire::{Outcome, Place, RESULT_INLINE, Status};
 use crate::ring::record::Reader;
 use crate::ring::slot::{Slot, State as SlotState, Truth};
@@ -151,7 +151,11 @@ impl Core {
         if outcome.handles {
             // the worker has sent the descriptors before it published
             self.crew.listen_to(worker);
-            match travel::take_hold(&bytes, self.crew.ahead(worker)) {
+            match travel::take_hold(
+                bytes.len(),
+                |at, to| bytes.read(at, to),
+                self.crew.ahead(worker),
+            ) {
                 Some(found) => (len, pins) = found,
                 None => return nonsense(),
             }

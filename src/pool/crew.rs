@@ -1,29 +1,29 @@
 //! The workers of a pool: who sits where, how they start, what they say besides results.
 
 use std::fmt;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind, Result, TaskPanic};
-use crate::handle::{self, Pin, SegmentId};
+use crate::handle::travel::{self, Ahead};
+use crate::handle::{Pin, SegmentId};
 use crate::pool::memory::{Placed, lock};
 use crate::pool::message::{Init, Said, Setup, Told};
-use crate::pool::panics::decode_panic;
 use crate::pool::parent::Core;
 use crate::pool::recovery::{Death, init_panicked};
-use crate::pool::travel::{Ahead, Asked};
+use crate::pool::travel::Asked;
 use crate::pool::worker;
-use crate::primitive::{Counter, Flag, Signal};
-use crate::spawn::child::{Child, End, Events, Launch};
+use crate::primitive::{Counter, Signal};
+use crate::spawn::child::{self, Child, End, Events, Launch};
 use crate::spawn::function::Reference;
 use crate::spawn::hello::Start;
+use crate::spawn::oom;
+use crate::spawn::panics::decode_panic;
 use crate::spawn::supervisor;
 use crate::spawn::worker::Entry;
 use crate::sync::words::Switch;
 use crate::sys::clock::Wait;
-use crate::sys::fork::PerProcess;
-use crate::sys::memory;
 use crate::sys::socket::Message;
 
 /// Stack of the thread that runs tasks; only what is touched is memory.
@@ -35,9 +35,6 @@ const FRUITLESS_FREE: u32 = 2;
 const RESUMED_AT_MOST: Duration = Duration::from_secs(1);
 /// Longest time that a new worker waits before it begins.
 const PAUSE_MAX: Duration = Duration::from_millis(100);
-
-/// How many processes the kernel had killed for want of memory as this program made its first pool, and those that were workers of it since.
-static OOM_KILLS: PerProcess<Option<u64>> = PerProcess::new();
 
 /// What every worker of the pool is told.
 pub(super) struct Orders {
@@ -109,8 +106,14 @@ struct Seated {
 
 impl Events for Seated {
     fn message(&self, message: Message) {
-        if let (Some(core), Some(said)) = (self.core.upgrade(), Said::from_bytes(&message.bytes)) {
-            core.crew.hear(self.worker, said, message.descriptors);
+        let Some(core) = self.core.upgrade() else {
+            return;
+        };
+        if let Some(said) = travel::Said::from_bytes(&message.bytes) {
+            core.crew
+                .hear_of_handles(self.worker, said, message.descriptors);
+        } else if let Some(said) = Said::from_bytes(&message.bytes) {
+            core.crew.hear(self.worker, said);
         }
     }
 
@@ -129,9 +132,7 @@ impl Events for Seated {
 
 impl Crew {
     pub(super) fn new(workers: usize, orders: Orders) -> Self {
-        OOM_KILLS
-            .lock()
-            .get_or_insert_with(|| memory::oom_kills().unwrap_or(0));
+        oom::watch();
         let seats = Seats {
             taken: (0..workers).map(|_| Seat::default()).collect(),
             building: true,
@@ -188,7 +189,7 @@ impl Crew {
     pub(super) fn forget(&self, id: SegmentId) {
         for worker in self.asked.take(id) {
             if let Some(child) = self.child(worker) {
-                let _ = child.send(&Told::Forget(id.to_bytes()).to_bytes(), &[]);
+                let _ = child.send(&travel::Told::Forget(id).to_bytes(), &[]);
             }
         }
     }
@@ -231,18 +232,9 @@ impl Crew {
         self.overflowed[worker].take()
     }
 
-    /// Whether the kernel has killed anybody for want of memory, as far as no other death was put down to that. To be asked after a SIGKILL.
+    /// See [`oom::is_one`].
     pub(super) fn is_out_of_memory(&self) -> bool {
-        let Some(now) = memory::oom_kills() else {
-            return false;
-        };
-        let workers = self.pids.len() as u64;
-        let mut known = OOM_KILLS.lock();
-        let seen = known.unwrap_or(now);
-        // one at a time, since several workers may have been killed at once; what is more than all of them were others
-        let others = now.saturating_sub(workers);
-        *known = Some((seen + 1).max(others + 1).min(now));
-        now > seen
+        oom::is_one(self.pids.len() as u64)
     }
 
     /// The panic with which the worker that has ended aborted in that task, if it did: `None` asks for one outside any task.
@@ -264,24 +256,24 @@ impl Crew {
         }
     }
 
-    /// Answers a worker that met a handle it cannot follow.
-    fn answer(&self, worker: usize, id: [u8; 16]) {
-        let fd = handle::descriptor_of(SegmentId::from_bytes(id));
-        if let Some(child) = self.child(worker) {
-            self.asked.note(SegmentId::from_bytes(id), worker);
-            let descriptors: Vec<BorrowedFd<'_>> = fd.iter().map(AsFd::as_fd).collect();
-            let _ = child.send(&Told::Descriptor(id).to_bytes(), &descriptors);
-        }
-    }
-
-    fn hear(&self, worker: usize, said: Said, descriptors: Vec<OwnedFd>) {
+    fn hear_of_handles(&self, worker: usize, said: travel::Said, descriptors: Vec<OwnedFd>) {
         match said {
-            Said::Need(id) => self.answer(worker, id),
-            Said::Here(id) => {
+            travel::Said::Need(id) => {
+                if let Some(child) = self.child(worker) {
+                    self.asked.note(id, worker);
+                    travel::answer(&child, id);
+                }
+            }
+            travel::Said::Here(id) => {
                 if let Some(fd) = descriptors.into_iter().next() {
                     self.ahead[worker].put(id, fd);
                 }
             }
+        }
+    }
+
+    fn hear(&self, worker: usize, said: Said) {
+        match said {
             Said::Overdue => self.overdue[worker].raise(),
             Said::Overflow => self.overflowed[worker].raise(),
             Said::LastPanic(slot, generation, bytes) => {
@@ -308,11 +300,7 @@ impl Crew {
                 ErrorKind::InitFailed,
                 format!("worker {worker} cannot work: {why}"),
             )),
-            Said::Need(_)
-            | Said::Here(_)
-            | Said::Overdue
-            | Said::Overflow
-            | Said::LastPanic(..) => None,
+            Said::Overdue | Said::Overflow | Said::LastPanic(..) => None,
         };
         if seats.failure.is_none() {
             seats.failure = why;
@@ -375,9 +363,6 @@ fn thread_name(pool: &str, worker: usize) -> String {
     format!("{start}-{worker}")
 }
 
-/// Whether workers of this program have been seen to start: until then the first is started alone.
-static PROVEN: Flag = Flag::new();
-
 impl fmt::Debug for Crew {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.pids()).finish()
@@ -410,7 +395,6 @@ impl Core {
             self.crew.wait_empty(Wait::Forever);
             return Err(error);
         }
-        PROVEN.raise();
         let mut seats = lock(&self.crew.seats);
         seats.building = false;
         // all were ready; one that has ended since is replaced as in any pool
@@ -420,7 +404,7 @@ impl Core {
 
     /// A program whose workers do not recognise themselves must not start more than one: it has to prove itself once.
     fn start_first_alone(self: &Arc<Self>, workers: usize) -> Result<usize> {
-        if PROVEN.is_raised() || workers == 0 {
+        if child::is_proven() || workers == 0 {
             return Ok(0);
         }
         self.start(0, 0)?;

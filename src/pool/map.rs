@@ -11,14 +11,15 @@ use serde::de::DeserializeOwned;
 
 use crate::codec;
 use crate::error::{Error, ErrorKind, Result};
+use crate::handle::travel::Travels;
 use crate::handle::{self, Pin};
+use crate::pool::Pool;
 use crate::pool::call::{OnState, Plain, With};
 use crate::pool::input::reusable;
 use crate::pool::parent::Core;
 use crate::pool::result::{self, Arrivals, AsyncResult, Hook, Job};
 use crate::pool::task::{Context, Entry, Input, InputBytes};
 use crate::pool::wire::ARGUMENTS_INLINE;
-use crate::pool::{Pool, Travels};
 use crate::ring::line::ITEMS_MAX;
 use crate::spawn::function::Reference;
 use crate::sys::clock::Wait;

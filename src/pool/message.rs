@@ -116,7 +116,7 @@ impl Setup {
     }
 }
 
-/// From worker to parent.
+/// From worker to parent, beside what is said of handles (`handle::travel`), which has the numbers 3 and 4.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Said {
     /// The initialiser has run: tasks may come.
@@ -125,10 +125,6 @@ pub(super) enum Said {
     InitPanicked(Vec<u8>),
     /// It could not be run, for this reason.
     InitRefused(String),
-    /// A handle came whose segment is not mapped: answer with its descriptor.
-    Need([u8; 16]),
-    /// The descriptor with this belongs to a segment that a result will name.
-    Here([u8; 16]),
     /// The item it runs is over its time: its first thread ends the process now.
     Overdue,
     /// The stack of its task has overflowed: it dies now. This message is the one byte of its number, sent by a signal handler.
@@ -137,13 +133,9 @@ pub(super) enum Said {
     LastPanic(u32, u32, Vec<u8>),
 }
 
-/// From parent to worker.
+/// From parent to worker, beside what is told of handles, which has the numbers 0 and 1.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Told {
-    /// The segment's descriptor comes with this, or it has gone.
-    Descriptor([u8; 16]),
-    /// The segment was dropped here: it need not stay mapped.
-    Forget([u8; 16]),
     /// Nobody wants the result of the task in this slot and generation: end with it if it is being run.
     End(u32, u32),
 }
@@ -151,16 +143,12 @@ pub(super) enum Told {
 impl Told {
     pub(super) fn to_bytes(&self) -> Vec<u8> {
         match self {
-            Told::Descriptor(id) => to_bytes(&(0_u8, id)),
-            Told::Forget(id) => to_bytes(&(1_u8, id)),
             Told::End(slot, generation) => to_bytes(&(2_u8, (slot, generation))),
         }
     }
 
     pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
         Some(match *bytes.first()? {
-            0 => Told::Descriptor(from_bytes(&bytes[1..])?),
-            1 => Told::Forget(from_bytes(&bytes[1..])?),
             2 => {
                 let (slot, generation) = from_bytes(&bytes[1..])?;
                 Told::End(slot, generation)
@@ -178,8 +166,6 @@ impl Said {
             Said::Ready => to_bytes(&(0_u8, ())),
             Said::InitPanicked(panic) => to_bytes(&(1_u8, panic)),
             Said::InitRefused(why) => to_bytes(&(2_u8, why)),
-            Said::Need(id) => to_bytes(&(3_u8, id)),
-            Said::Here(id) => to_bytes(&(4_u8, id)),
             Said::Overdue => to_bytes(&(5_u8, ())),
             Said::Overflow => vec![Said::OVERFLOW],
             Said::LastPanic(slot, generation, panic) => to_bytes(&(7_u8, slot, generation, panic)),
@@ -191,8 +177,6 @@ impl Said {
             0 => Said::Ready,
             1 => Said::InitPanicked(from_bytes(&bytes[1..])?),
             2 => Said::InitRefused(from_bytes(&bytes[1..])?),
-            3 => Said::Need(from_bytes(&bytes[1..])?),
-            4 => Said::Here(from_bytes(&bytes[1..])?),
             5 => Said::Overdue,
             Said::OVERFLOW => Said::Overflow,
             7 => {

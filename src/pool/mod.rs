@@ -10,8 +10,8 @@
 //! | `parent`, `task`, `collect` | submit, wait, take in |
 //! | `crew`, `recovery` | the workers and their start; their deaths and replacement |
 //! | `batch`, `memory` | results and payloads in the parent's hands |
-//! | `worker`, `call`, `input`, `output`, `panics` | the other side: the loop of a worker, one task inside it |
-//! | `board`, `wire`, `message`, `travel` | what the two sides share: memory, words in it, words over the socket, handles on their way |
+//! | `worker`, `call`, `input`, `output` | the other side: the loop of a worker, one task inside it |
+//! | `board`, `wire`, `message`, `travel` | what the two sides share: memory, words in it, words over the socket, who has mapped what |
 
 #![forbid(unsafe_code)]
 
@@ -27,7 +27,6 @@ mod map;
 mod memory;
 mod message;
 mod output;
-mod panics;
 mod parent;
 mod recovery;
 mod result;
@@ -40,11 +39,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-
 use crate::codec;
 use crate::error::{Error, ErrorKind, Result};
+use crate::handle::travel::Travels;
 use crate::spawn::function::Reference;
 use crate::sys::clock::Wait;
 
@@ -57,13 +54,6 @@ use map::Template;
 use memory::lock;
 use parent::{Core, Phase};
 use result::Job;
-
-/// What can be an argument or a result of a task: anything that implements serde's `Serialize` and `Deserialize` and borrows nothing.
-///
-/// Implemented for all such types. Numbers and vectors of numbers go as one copy of their memory, everything else through `postcard`.
-pub trait Travels: Serialize + DeserializeOwned + 'static {}
-
-impl<T: Serialize + DeserializeOwned + 'static> Travels for T {}
 
 /// A pool of worker processes.
 ///

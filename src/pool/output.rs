@@ -6,16 +6,16 @@ use serde::Serialize;
 
 use crate::codec;
 use crate::error::{Error, Result};
+use crate::handle::travel::{FromParent, append_wires};
 use crate::handle::{self, Pin};
 use crate::mem::arena::{GRANULE, Span, Taker};
 use crate::mem::place::OutOfRegion;
 use crate::pool::board::{Arena, Board, corrupted};
 use crate::pool::call::Argument;
 use crate::pool::input::{Input, reusable};
-use crate::pool::panics::{encode_panic, guarded};
-use crate::pool::travel::{FromParent, append_wires};
 use crate::pool::wire::{self, Outcome, Place, RESULT_INLINE, Status, entry};
 use crate::ring::line::{Line, Progress};
+use crate::spawn::panics::{encode_panic, guarded};
 use crate::sync::current::Current;
 
 /// A worker's way to give results.

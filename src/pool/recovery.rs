@@ -46,7 +46,7 @@ impl Core {
         let board = &self.memory.board;
         let status = match &end {
             End::Ended(status) => *status,
-            End::NeverStarted(_) => Status::Unknown,
+            End::NeverStarted { .. } => Status::Unknown,
         };
         let out_of_memory = status.is_sigkill() && self.crew.is_out_of_memory();
         let mut callbacks;
@@ -266,7 +266,7 @@ impl Core {
             .is_some_and(|last| last.elapsed() < FRUITLESS_WITHIN);
         // one that never became ready is one more however long it took
         let fruitless = (recent || !was_ready) && seats.accepted_then == accepted;
-        let hung = matches!(end, End::NeverStarted(_));
+        let hung = matches!(end, End::NeverStarted { .. });
         seats.fruitless = match (fruitless, hung) {
             (false, _) => 0,
             (true, false) => seats.fruitless + 1,
@@ -372,7 +372,7 @@ fn describe(end: &End, out_of_memory: bool) -> String {
         ""
     };
     match end {
-        End::NeverStarted(error) => format!("never started: {error}"),
+        End::NeverStarted { error, .. } => format!("never started: {error}"),
         End::Ended(Status::Exited(code)) => format!("exited with code {code}"),
         End::Ended(Status::Killed(signal)) => {
             format!("was killed by {}{short}", signal_name(*signal))
@@ -394,7 +394,7 @@ pub(super) fn init_panicked(panic: TaskPanic) -> Error {
 
 fn not_ready(worker: usize, end: &End, out_of_memory: bool) -> Error {
     match end {
-        End::NeverStarted(error) => error.clone(),
+        End::NeverStarted { error, .. } => error.clone(),
         ended @ End::Ended(_) => {
             let message = format!(
                 "worker {worker} {} before it was ready: in the initialiser?",

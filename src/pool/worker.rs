@@ -6,16 +6,16 @@ use std::time::Duration;
 
 use crate::error::CUT_OFF;
 use crate::handle::Pin;
+use crate::handle::travel::FromParent;
 use crate::pool::board::{Board, KEEP_WARM};
 use crate::pool::call::Call;
-use crate::pool::message::{Said, Setup};
-use crate::pool::panics::{catch_panics_of_this_thread, decode_panic, encode_panic_for_message};
-use crate::pool::travel::FromParent;
+use crate::pool::message::{Said, Setup, Told};
 use crate::pool::wire::Status;
 use crate::primitive::spin_loop;
 use crate::ring::claim::{Claimed, Claimer};
 use crate::ring::record::Writer;
 use crate::spawn::function::{Reference, Resolved};
+use crate::spawn::panics::{catch_panics_of_this_thread, decode_panic, encode_panic_for_message};
 use crate::spawn::worker::Arrival;
 use crate::sync::current::Current;
 use crate::sync::park;
@@ -47,9 +47,14 @@ pub(super) fn serve(arrival: Arrival) {
         return refused("its setup makes no sense");
     };
     let current = Arc::new(Current::new(setup.item_limit));
-    let parent = FromParent::new(&control, &current);
+    let running = Arc::clone(&current);
+    let parent = FromParent::new(&control, true, move |message| {
+        if let Some(Told::End(slot, generation)) = Told::from_bytes(&message.bytes) {
+            running.end_task((slot, generation));
+        }
+    });
     let (running, last) = (Arc::clone(&current), Arc::clone(&control));
-    catch_panics_of_this_thread(move |panic| {
+    catch_panics_of_this_thread(false, move |panic| {
         let (slot, generation) = running.task();
         let panic = encode_panic_for_message(panic.clone());
         last.send(&Said::LastPanic(slot, generation, panic).to_bytes(), &[]);

@@ -210,7 +210,7 @@ fn fill_holes(tried: &str, fd: BorrowedFd<'_>, facts: &shm::Facts, shape: &Shape
 }
 
 /// Asks before the kernel would have to kill somebody. Small requests are not worth the question.
-fn ensure_available(tried: &str, len: usize) -> Result<()> {
+pub(crate) fn ensure_available(tried: &str, len: usize) -> Result<()> {
     const WORTH_ASKING: usize = 64 << 20;
     if len < WORTH_ASKING {
         return Ok(());

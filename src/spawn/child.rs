@@ -11,6 +11,7 @@ use std::process;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -32,6 +33,8 @@ const LOOK_BLINDLY: Duration = Duration::from_secs(1);
 /// Who hears of a child. Called on the supervisor's thread (messages also on a thread that calls [`Child::hear`]), so it must not wait.
 pub(crate) trait Events: Send + Sync + 'static {
     fn message(&self, message: Message);
+    /// It has said a right hello, and was told what to do: it can be told more.
+    fn greeted(&self) {}
     /// Called exactly once, after the last message.
     fn ended(&self, end: End);
 }
@@ -39,8 +42,13 @@ pub(crate) trait Events: Send + Sync + 'static {
 /// How a child ended.
 #[derive(Debug, Clone)]
 pub(crate) enum End {
-    /// It never said a right hello.
-    NeverStarted(Error),
+    /// It never said a right hello, or could not begin.
+    NeverStarted {
+        error: Error,
+        status: Status,
+        /// It said nothing before it was ended by a signal, which was not ours.
+        killed: bool,
+    },
     Ended(Status),
 }
 
@@ -54,6 +62,14 @@ pub(crate) struct Launch {
     pub(crate) limit: Option<(Duration, Duration)>,
     /// How often it is let go on, should it have been stopped.
     pub(crate) resumed: Option<Duration>,
+}
+
+/// Whether a child of this program has been seen to recognise itself: until then one is started alone.
+static PROVEN: Flag = Flag::new();
+
+/// See [`PROVEN`].
+pub(crate) fn is_proven() -> bool {
+    PROVEN.is_raised()
 }
 
 /// A child under supervision. Dropping the handle lets the child be.
@@ -155,6 +171,27 @@ impl Child {
     pub(crate) fn settle(&self) {
         if let Phase::Running { progress, .. } = &mut *lock(&self.0.phase) {
             *progress = Progress::Unbounded;
+        }
+    }
+
+    /// A descriptor of the process; `None` if it was collected already.
+    pub(crate) fn descriptor(&self) -> io::Result<Option<OwnedFd>> {
+        // not collected as long as this is held, so the number is still its own
+        match &*lock(&self.0.phase) {
+            Phase::Over => Ok(None),
+            _ => pidfd::open(self.0.pid.cast_signed()).map(Some),
+        }
+    }
+
+    /// Sends SIGTERM; nothing to one that has ended.
+    pub(crate) fn terminate(&self) -> io::Result<()> {
+        // not collected as long as this is held, so the number is still its own
+        match &*lock(&self.0.phase) {
+            Phase::Over => Ok(()),
+            _ => match kill(Pid::from_raw(self.0.pid.cast_signed()), Signal::SIGTERM) {
+                Err(Errno::ESRCH) => Ok(()), // collected by the program's own wait
+                sent => Ok(sent?),
+            },
         }
     }
 
@@ -385,6 +422,10 @@ impl Entry {
             };
             *phase = Phase::Running { process, progress };
             drop(phase);
+            PROVEN.raise();
+            if alive {
+                self.events.greeted();
+            }
             if !alive {
                 self.end();
             } else if self.pidfd.get().is_none() {
@@ -478,16 +519,22 @@ impl Entry {
 
     /// What its end is called that came as far as that.
     fn end_by(&self, status: Status, progress: Progress) -> End {
+        let silent = matches!(progress, Progress::Silent);
+        let failed = |error| End::NeverStarted {
+            error,
+            status,
+            killed: silent && matches!(status, Status::Killed(_)),
+        };
         let never = |kind, why: fmt::Arguments<'_>| {
             let message = format!("cannot start a worker: it (pid {}) {why}", self.pid);
-            End::NeverStarted(Error::new(kind, message))
+            failed(Error::new(kind, message))
         };
         match (self.refusal.get(), progress) {
-            (_, Progress::Refused(error)) => End::NeverStarted(error),
+            (_, Progress::Refused(error)) => failed(error),
             (_, Progress::Silent) => {
                 let how = match status {
                     Status::Exited(exit::REACHED_MAIN) => {
-                        return End::NeverStarted(hook::did_not_run(
+                        return failed(hook::did_not_run(
                             "in the worker, which came to the program's own code",
                         ));
                     }

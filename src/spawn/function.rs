@@ -95,7 +95,7 @@ unsafe fn call<R: Routine>(address: usize, frame: &mut R::Frame) {
 }
 
 /// A function and the routine that calls it, in a form that holds in every process of this program.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Reference {
     pub(crate) descriptor: u32,
     pub(crate) function: u32,

@@ -22,6 +22,8 @@ pub(crate) mod child;
 pub(crate) mod function;
 pub(crate) mod hello;
 pub(crate) mod hook;
+pub(crate) mod oom;
+pub(crate) mod panics;
 pub(crate) mod supervisor;
 pub(crate) mod worker;
 

@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -24,14 +24,59 @@ use nix::sys::prctl;
 use crate::primitive::Flag;
 use crate::spawn::function::{Frame, Routine};
 use crate::spawn::hello::{Hello, REFUSAL, Start, exit};
+use crate::sys::clock::Wait;
 use crate::sys::socket::{Message, Socket};
-use crate::sys::{entry, pidfd, stack};
+use crate::sys::{entry, fork, pidfd, stack};
 
 /// How long a worker whose parent has gone may go on: enough to finish what it is just writing.
 const GRACE: Duration = Duration::from_millis(25);
 
 /// How often a worker looks after its parent when it cannot sleep until something happens.
 const BLIND: Duration = Duration::from_millis(10);
+
+/// Who started this process.
+#[derive(Debug)]
+pub(crate) struct Parent {
+    pub(crate) pid: i32,
+    /// `None` where the kernel has no such descriptors.
+    pidfd: Option<OwnedFd>,
+    /// `sys::fork::generation` of this process.
+    generation: u64,
+    /// Whether it has been seen to end.
+    gone: Mutex<bool>,
+    seen: Condvar,
+}
+
+impl Parent {
+    /// Waits until it is seen to have ended; false if `wait` was over first.
+    pub(crate) fn wait(&self, wait: Wait) -> bool {
+        let mut gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
+        while !*gone && !wait.is_over() {
+            let limit = wait.left().unwrap_or(Duration::from_hours(1));
+            gone = self
+                .seen
+                .wait_timeout(gone, limit)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+        *gone
+    }
+
+    fn has_gone(&self) {
+        *self.gone.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.seen.notify_all();
+    }
+}
+
+static PARENT: OnceLock<Parent> = OnceLock::new();
+
+/// Who started this process as a worker; `None` if it was not.
+pub(crate) fn parent() -> Option<&'static Parent> {
+    // a child forked by this process has another parent
+    PARENT
+        .get()
+        .filter(|parent| parent.generation == fork::generation())
+}
 
 /// What an entry function finds when it is called in a worker.
 #[derive(Debug)]
@@ -69,6 +114,8 @@ pub(crate) struct Control {
     stir: EventFd,
     /// The entry function has returned.
     done: Flag,
+    /// The process is to live on when its parent has gone.
+    detached: Flag,
 }
 
 /// Who hears the parent, and what nobody has heard yet.
@@ -104,6 +151,19 @@ impl Control {
         let _ = self.stir.write(1);
     }
 
+    /// The process lives on from now on when its parent has gone.
+    pub(crate) fn detach(&self) {
+        self.detached.raise();
+    }
+
+    /// Nothing will be heard of the parent any more: whoever waits for that hears so, since what its listener held is dropped.
+    fn stop_listening(&self) {
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let listener = heard.listener.take();
+        drop(heard);
+        drop(listener);
+    }
+
     /// An overflow of the calling thread's stack is from now on announced to the parent by the one byte `word`.
     pub(crate) fn announce_overflow_of_this_thread(&self, word: u8) {
         stack::name_overflow_of_this_thread(self.socket.as_fd(), word);
@@ -131,7 +191,14 @@ impl fmt::Debug for Control {
 pub(crate) fn serve(control: OwnedFd, hook: usize, parent: i32) -> ! {
     let socket = Socket::from_fd(control);
     take_name_of_program();
-    let parent_process = pidfd::open(parent).ok();
+    fork::watch();
+    let parent_process = PARENT.get_or_init(|| Parent {
+        pid: parent,
+        pidfd: pidfd::open(parent).ok(),
+        generation: fork::generation(),
+        gone: Mutex::new(false),
+        seen: Condvar::new(),
+    });
     if entry::parent_pid() != parent {
         entry::quit(exit::PARENT_GONE); // and the descriptor may be for another
     }
@@ -159,13 +226,15 @@ pub(crate) fn serve(control: OwnedFd, hook: usize, parent: i32) -> ! {
         Ok(stir) => stir,
         Err(error) => refuse(&socket, &format!("cannot make an event: {error}")),
     };
-    let (heard, alarm, done) = (Mutex::default(), OnceLock::new(), Flag::new());
+    let (heard, alarm) = (Mutex::default(), OnceLock::new());
+    let (done, detached) = (Flag::new(), Flag::new());
     let control = Arc::new(Control {
         socket,
         heard,
         alarm,
         stir,
         done,
+        detached,
     });
     let mut frame = Some(Arrival {
         control: Arc::clone(&control),
@@ -195,7 +264,12 @@ pub(crate) fn serve(control: OwnedFd, hook: usize, parent: i32) -> ! {
             ),
         );
     }
-    watch(&control, parent, parent_process.as_ref());
+    watch(&control, parent, parent_process.pidfd.as_ref());
+    parent_process.has_gone();
+    if control.detached.is_raised() {
+        control.stop_listening();
+        entry::await_end(); // by the thread of the entry function
+    }
     // the parent has gone: let the thread finish what it is in, but not for long
     let end = Instant::now() + GRACE;
     while !control.done.is_raised() && Instant::now() < end {

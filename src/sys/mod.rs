@@ -16,6 +16,7 @@ pub(crate) mod memory;
 pub(crate) mod pidfd;
 pub(crate) mod process;
 pub(crate) mod pthread;
+pub(crate) mod ready;
 pub(crate) mod shm;
 pub(crate) mod socket;
 pub(crate) mod stack;

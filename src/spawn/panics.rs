@@ -18,11 +18,14 @@ thread_local! {
     static CAUGHT: RefCell<Caught> = RefCell::default();
 }
 
-/// Keeps panics of this thread for their reports; other threads of the worker go on printing theirs.
+/// Keeps panics of this thread for their reports, and `print`s them as well if asked; other threads of the worker go on printing theirs.
 ///
 /// In a program built with `panic = "abort"` no panic comes back from where it was raised; then `last` is given its report before the
 /// process ends.
-pub(super) fn catch_panics_of_this_thread(last: impl Fn(&TaskPanic) + Send + Sync + 'static) {
+pub(crate) fn catch_panics_of_this_thread(
+    print: bool,
+    last: impl Fn(&TaskPanic) + Send + Sync + 'static,
+) {
     CAUGHT.with_borrow_mut(|caught| caught.mine = true);
     let otherwise = std::panic::take_hook();
     let with_backtrace = std::env::var_os("RUST_BACKTRACE").is_none_or(|value| value != "0");
@@ -30,8 +33,11 @@ pub(super) fn catch_panics_of_this_thread(last: impl Fn(&TaskPanic) + Send + Syn
         let mine = CAUGHT
             .try_with(|caught| caught.try_borrow().is_ok_and(|caught| caught.mine))
             .unwrap_or(false);
+        if !mine || print {
+            otherwise(info);
+        }
         if !mine {
-            return otherwise(info);
+            return;
         }
         let message = info
             .payload_as_str()
@@ -62,7 +68,7 @@ pub(super) fn catch_panics_of_this_thread(last: impl Fn(&TaskPanic) + Send + Syn
 }
 
 /// Runs `work`; a panic becomes its report.
-pub(super) fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, TaskPanic> {
+pub(crate) fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, TaskPanic> {
     CAUGHT.with_borrow_mut(|caught| (caught.first, caught.latest) = (None, None));
     // what `work` leaves half done is the user's state, which is made anew after a panic, and buffers that are cleared before use
     catch_unwind(AssertUnwindSafe(work)).map_err(|payload| {
@@ -81,7 +87,7 @@ pub(super) fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, TaskPanic> {
     })
 }
 
-pub(super) fn encode_panic(panic: &TaskPanic) -> Vec<u8> {
+pub(crate) fn encode_panic(panic: &TaskPanic) -> Vec<u8> {
     let TaskPanic {
         message,
         location,
@@ -92,7 +98,7 @@ pub(super) fn encode_panic(panic: &TaskPanic) -> Vec<u8> {
 }
 
 /// The same, cut so that it fits a message of the control socket.
-pub(super) fn encode_panic_for_message(mut panic: TaskPanic) -> Vec<u8> {
+pub(crate) fn encode_panic_for_message(mut panic: TaskPanic) -> Vec<u8> {
     const MOST: usize = 4 * 1024;
     for text in [
         &mut panic.message,
@@ -104,7 +110,7 @@ pub(super) fn encode_panic_for_message(mut panic: TaskPanic) -> Vec<u8> {
     encode_panic(&panic)
 }
 
-pub(super) fn decode_panic(bytes: &[u8], index: usize, pid: u32) -> TaskPanic {
+pub(crate) fn decode_panic(bytes: &[u8], index: usize, pid: u32) -> TaskPanic {
     let (message, location, backtrace) = postcard::from_bytes(bytes).unwrap_or_default();
     TaskPanic {
         message,
