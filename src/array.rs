@@ -15,6 +15,7 @@ use crate::mem::shape::{Kind, Shape};
 use crate::sync::adapter::RawSyncRwLock;
 use crate::sync::failure::LockResult;
 use crate::sync::guarded::{Frozen, Guard, Guarded, ReadGuard, make_lock};
+use crate::sync::lent::{Borrowed, Lending};
 use crate::sync::mutex::{RawLock, RobustMutex};
 use crate::sys::clock::Wait;
 
@@ -255,6 +256,16 @@ impl<T: Pod, L: RawLock> Array<T, L> {
     pub fn freeze(&self) -> Result<FrozenArray<T>> {
         self.core.guarded.freeze()?;
         FrozenArray::from_hold(self.core.hold.clone(), *self.core.hold.spot()?.shape())
+    }
+
+    /// Locks, to have workers write parts of it.
+    pub(crate) fn lend(&self) -> Result<Lending<'_, T, L>> {
+        self.core.guarded.lend(Wait::Forever)
+    }
+
+    /// A worker's part in a lending of its parent.
+    pub(crate) fn borrow_part_of(&self, lending: u32) -> Result<Borrowed<T>> {
+        self.core.guarded.borrow_part_of(lending)
     }
 
     fn out_of_bounds(&self, index: usize) -> Error {

@@ -211,6 +211,12 @@ impl Error {
         Self::build(kind, message.into(), Some(source.into()), Data::None)
     }
 
+    /// The same, with what it happened to before its message.
+    pub(crate) fn within(&self, what: impl fmt::Display) -> Self {
+        let message = format!("{what}: {}", self.0.message);
+        Self::build(self.0.kind, message, None, self.0.data.clone())
+    }
+
     pub(crate) fn type_mismatch(object: &str, expected: String, found: String) -> Self {
         let message = format!(
             "cannot open {object}: it holds {found}, this program expects {expected}; open it as what it holds, or use another name"

@@ -23,7 +23,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::error::{Error, ErrorKind, Result};
 pub(crate) use crate::mem::layout::SegmentId;
 use crate::mem::shape::Shape;
-use crate::mem::spot::Spot;
+use crate::mem::spot::{Keeper, Spot};
 pub(crate) use crate::segment::registry::{descriptor_of, forget, on_drop};
 use crate::segment::slab::{Cell, Slab};
 use crate::segment::{Init, Segment, anonymous, classes, named, registry};
@@ -102,7 +102,7 @@ impl Hold {
     }
 
     /// As what the data's owner keeps.
-    pub(crate) fn keeper(&self) -> Arc<dyn std::any::Any + Send + Sync> {
+    pub(crate) fn keeper(&self) -> Arc<dyn Keeper> {
         match self {
             Self::Segment(segment) => Arc::clone(segment) as _,
             Self::Cell(cell) => Arc::clone(cell) as _,

@@ -29,6 +29,9 @@
 //! | 0 poisoned | who gets the lock of a dead owner | `recover`, under the lock | data is as a dead process left it |
 //! | 1 frozen | `freeze`, under the lock | never | nobody writes the data any more |
 //! | 2 kept | `persist` | never | the name stays when the creator goes |
+//! | 3 lent | `lend`, under the lock | who has the lock, when no process writes for the lender any more | other processes may write parts |
+//! | 4 recalled | under the lock, if lent | together with bit 3 | none may begin to, see `sync/lent` |
+//! | 8 to 31 | `lend`, under the lock | never; counts on | which lending this is, or the last one was |
 //!
 //! Everything read from here is taken through [`Parsed`], a private copy that was checked against the length of the file; no offset
 //! or length is read from shared memory a second time.
@@ -36,7 +39,7 @@
 use std::fmt;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::primitive::{AtomicU32, AtomicU64, Ordering};
+use crate::primitive::{AtomicU32, AtomicU64, Ordering, fence};
 
 use super::place::Shared;
 use super::shape::{Fingerprint, Kind, Shape};
@@ -103,13 +106,56 @@ unsafe impl Shared for Flags {}
 const POISONED: u32 = 1;
 const FROZEN: u32 = 2;
 const KEPT: u32 = 4;
+const LENT: u32 = 8;
+const RECALLED: u32 = 16;
+const NUMBER_AT: u32 = 8;
+const NUMBER: u32 = !0 << NUMBER_AT;
 
 impl Flags {
-    /// Neither poisoned nor frozen: what every `lock` asks. One load.
+    /// Neither poisoned nor frozen nor lent: what every `lock` asks. One load.
     #[inline]
     pub(crate) fn nothing_special(&self) -> bool {
-        // ORDERING: Relaxed. Both bits are written under the lock that the caller holds, which orders them.
-        self.0.load(Ordering::Relaxed) & (POISONED | FROZEN) == 0
+        // ORDERING: Relaxed. The bits are written under the lock that the caller holds, which orders them.
+        self.0.load(Ordering::Relaxed) & (POISONED | FROZEN | LENT) == 0
+    }
+
+    /// Begins a lending; returns its number. The caller has the lock, and nothing is lent.
+    pub(crate) fn lend(&self) -> u32 {
+        // ORDERING: Relaxed; a borrower learns the number by a channel that orders it. Two steps, since `keep` needs no lock: between them
+        // nobody borrows.
+        let old = self.0.fetch_and(!(NUMBER | RECALLED), Ordering::Relaxed);
+        let number = (old >> NUMBER_AT).wrapping_add(1) & (NUMBER >> NUMBER_AT);
+        self.0
+            .fetch_or(LENT | number << NUMBER_AT, Ordering::Relaxed);
+        number
+    }
+
+    /// The lending that was not ended, if there is one. The caller has the lock.
+    pub(crate) fn lent(&self) -> Option<u32> {
+        // ORDERING: Relaxed, as in `nothing_special`.
+        let word = self.0.load(Ordering::Relaxed);
+        (word & LENT != 0).then_some(word >> NUMBER_AT)
+    }
+
+    /// From now on nobody begins to write by the lending. The caller has the lock.
+    pub(crate) fn recall(&self) {
+        self.0.fetch_or(RECALLED, Ordering::SeqCst);
+        // ORDERING: pairs with the fence in `may_begin`: either the borrower sees the bit there, or we see its lease after this.
+        fence(Ordering::SeqCst);
+    }
+
+    /// Asked by a borrower that has taken its lease: whether the lending is on.
+    pub(crate) fn may_begin(&self, number: u32) -> bool {
+        // ORDERING: pairs with the fence in `recall`.
+        fence(Ordering::SeqCst);
+        let word = self.0.load(Ordering::SeqCst);
+        word & (LENT | RECALLED | NUMBER) == LENT | number << NUMBER_AT
+    }
+
+    /// The lending is over: nobody writes by it. The caller has the lock.
+    pub(crate) fn end_lending(&self) {
+        // ORDERING: Relaxed, as in `poison`.
+        self.0.fetch_and(!(LENT | RECALLED), Ordering::Relaxed);
     }
 
     pub(crate) fn is_poisoned(&self) -> bool {

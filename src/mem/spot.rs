@@ -3,14 +3,25 @@
 //! A [`Spot`] is made by those who know a segment's layout (`segment/`) and used by those who know locks (`sync/`), which do not know
 //! each other. It carries the checked shape, so that a pointer to `T` comes out only where `T` was put in.
 
+use std::any::Any;
 use std::ops::Range;
+use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 
 use crate::error::{Error, ErrorKind, Result};
 
-use super::layout::{Contents, Flags, HEADER_LEN, LOCK_AT, LOCK_BYTES, LockArea};
+use super::layout::{Contents, Flags, HEADER_LEN, LOCK_AT, LOCK_BYTES, LockArea, SegmentId};
 use super::place::{OutOfRegion, Placed, Region, Shared};
 use super::shape::Shape;
+
+/// Who holds an object for this process, and with it the file that it lies in.
+pub(crate) trait Keeper: Any + Send + Sync {
+    /// The file. All its descriptors in this process and others lead to the same leases.
+    fn file(&self) -> BorrowedFd<'_>;
+
+    /// Its segment, and which object of that it is: no two objects are the same.
+    fn object(&self) -> (SegmentId, u32);
+}
 
 /// One object: its lock area, its data, its shape.
 #[derive(Clone, Debug)]

@@ -61,24 +61,7 @@ impl<S: 'static, A: Argument, R: Serialize + 'static> Routine for OnState<S, A, 
     type Frame = Call;
     type Function = fn(&mut S, A) -> R;
     fn run(function: fn(&mut S, A) -> R, call: &mut Call) {
-        let Some(remake) = call.remake.clone() else {
-            return call.refuse(
-                Status::Refused,
-                "the pool was built without init, so its workers have no state",
-            );
-        };
-        let mut state = call
-            .state
-            .take()
-            .and_then(|state| state.downcast::<S>().ok());
-        call.run(|argument| {
-            // a panic takes the state with it: the next item finds a new one
-            let mut own = state.take().unwrap_or_else(|| new_state(&*remake));
-            let result = function(&mut own, argument);
-            state = Some(own);
-            result
-        });
-        call.state = state.map(|state| state as Box<dyn Any>);
+        call.run_on_state(function);
     }
 }
 
@@ -215,7 +198,10 @@ impl Call {
     }
 
     /// Runs the items of the task.
-    fn run<A: Argument, R: Serialize + 'static>(&mut self, mut function: impl FnMut(A) -> R) {
+    pub(super) fn run<A: Argument, R: Serialize + 'static>(
+        &mut self,
+        mut function: impl FnMut(A) -> R,
+    ) {
         let Call {
             task,
             input,
@@ -229,8 +215,33 @@ impl Call {
         }
     }
 
+    /// The same, with the state of the worker.
+    pub(super) fn run_on_state<S: 'static, A: Argument, R: Serialize + 'static>(
+        &mut self,
+        mut function: impl FnMut(&mut S, A) -> R,
+    ) {
+        let Some(remake) = self.remake.clone() else {
+            return self.refuse(
+                Status::Refused,
+                "the pool was built without init, so its workers have no state",
+            );
+        };
+        let mut state = self
+            .state
+            .take()
+            .and_then(|state| state.downcast::<S>().ok());
+        self.run(|argument| {
+            // a panic takes the state with it: the next item finds a new one
+            let mut own = state.take().unwrap_or_else(|| new_state(&*remake));
+            let result = function(&mut own, argument);
+            state = Some(own);
+            result
+        });
+        self.state = state.map(|state| state as Box<dyn Any>);
+    }
+
     /// The context of the task, decoded once for each worker.
-    fn context<C: Argument>(&mut self) -> Result<Rc<C>, String> {
+    pub(super) fn context<C: Argument>(&mut self) -> Result<Rc<C>, String> {
         let context = self.task.context.ok_or("the task has no context")?;
         let found = self.contexts.iter().position(|(id, _)| *id == context.id);
         let value = match found {

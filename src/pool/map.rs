@@ -186,7 +186,11 @@ impl<'p, S> Chunked<'p, S> {
         }
     }
 
-    fn chunk_for(self, default: usize) -> Result<usize> {
+    pub(super) fn pool(self) -> &'p Pool<S> {
+        self.pool
+    }
+
+    pub(super) fn chunk_for(self, default: usize) -> Result<usize> {
         match self.chunk {
             Some(0) => Err(Error::new(
                 ErrorKind::InvalidInput,
@@ -223,6 +227,7 @@ impl<'p, S> Chunked<'p, S> {
             function,
             number: codec::number_size::<R>(),
             context,
+            once: false,
         };
         let mut first = 0;
         while first < items.len() {
@@ -244,6 +249,8 @@ pub(super) struct Template {
     pub(super) function: Reference,
     pub(super) number: Option<usize>,
     pub(super) context: Option<Arc<Context>>,
+    /// An item is never run again, whatever the pool's retries.
+    pub(super) once: bool,
 }
 
 impl Template {
@@ -266,6 +273,7 @@ impl Template {
             number: self.number,
             context: self.context.clone(),
             attempts: 0,
+            retries: if self.once { 0 } else { core.retries },
             unwanted: false,
         };
         core.submit(entry, wait)
@@ -298,7 +306,7 @@ pub(super) fn encode_one<A: Travels>(core: &Core, argument: &A) -> Result<Input>
 }
 
 /// Encodes `items[first..first + count]`: bare numbers in one copy, others each with its length before it.
-fn encode_range<A: Travels>(
+pub(super) fn encode_range<A: Travels>(
     core: &Core,
     items: &Vec<A>,
     first: usize,
@@ -386,6 +394,7 @@ impl<A: Travels, I: Iterator<Item = A>> Feed<'_, I> {
             function,
             number: self.number,
             context: None,
+            once: false,
         };
         let first = self.taken;
         self.taken += items.len();

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | here | [`Pool`], its face |
 //! | `builder` | settings |
+//! | `chunks` | arrays in place |
 //! | `map` | many items: chunks, windows, order |
 //! | `result` | [`AsyncResult`] and the jobs behind it |
 //! | `callbacks` | the thread of `on_done` |
@@ -20,6 +21,7 @@ mod board;
 mod builder;
 mod call;
 mod callbacks;
+mod chunks;
 mod collect;
 mod crew;
 mod input;
@@ -203,6 +205,7 @@ impl<S> Pool<S> {
             function: Reference::of::<Plain<A, R>>(f)?,
             number: codec::number_size::<R>(),
             context: None,
+            once: false,
         };
         let job = Job::new(1, None);
         let input = map::encode_one(&self.core, argument)?;

@@ -155,7 +155,7 @@ impl Core {
             }
             if progress.running && entry.skip < entry.items {
                 entry.attempts += 1;
-                if overdue || entry.attempts > self.retries {
+                if overdue || entry.attempts > entry.retries {
                     let item = entry.first + entry.skip as usize;
                     let error = if overdue {
                         self.overdue_error(worker, item)

@@ -28,6 +28,8 @@ pub(super) struct Entry {
     pub(super) context: Option<Arc<Context>>,
     /// How often item `skip` has taken a worker with it.
     pub(super) attempts: u32,
+    /// How often an item may be run again.
+    pub(super) retries: u32,
     /// Nobody wants it any more; its worker was told to end with it.
     pub(super) unwanted: bool,
 }

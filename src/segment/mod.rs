@@ -23,7 +23,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::mem::layout::{Contents, Creator, HEADER_LEN, Header, Parsed, SegmentId};
 use crate::mem::place::{Placed, Region};
 use crate::mem::shape::Shape;
-use crate::mem::spot::{Fresh, Spot};
+use crate::mem::spot::{Fresh, Keeper, Spot};
 use crate::sys::process::{self, Identity};
 use crate::sys::{fork, memfd, memory, shm};
 
@@ -126,6 +126,16 @@ impl Segment {
 impl AsFd for Segment {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+}
+
+impl Keeper for Segment {
+    fn file(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    fn object(&self) -> (SegmentId, u32) {
+        (self.id, 0)
     }
 }
 

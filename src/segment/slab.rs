@@ -10,7 +10,7 @@
 //! its drop clears the bit. A forked child inherits cells that are not its own, and clears nothing.
 
 use std::fmt;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::anonymous;
@@ -18,11 +18,11 @@ use super::classes::{CLASSES, class_of};
 use super::{Segment, registry};
 use crate::error::{Error, ErrorKind, Result};
 use crate::mem::lanes::{self, LANES, Lanes};
-use crate::mem::layout::{CELL_DATA_AT, CellHead, HEADER_LEN};
+use crate::mem::layout::{CELL_DATA_AT, CellHead, HEADER_LEN, SegmentId};
 use crate::mem::members::Name;
 use crate::mem::place::{OutOfRegion, Placed};
 use crate::mem::shape::Shape;
-use crate::mem::spot::Spot;
+use crate::mem::spot::{Keeper, Spot};
 use crate::sys::process::Identity;
 use crate::sys::{fork, memfd};
 
@@ -370,6 +370,16 @@ impl Cell {
                 object,
             )
         }
+    }
+}
+
+impl Keeper for Cell {
+    fn file(&self) -> BorrowedFd<'_> {
+        self.slab.segment.as_fd()
+    }
+
+    fn object(&self) -> (SegmentId, u32) {
+        (self.slab.segment.id(), self.number + 1)
     }
 }
 

@@ -53,6 +53,39 @@ unsafe impl<S: 'static, A: 'static, R: 'static> FnPointer for fn(&mut S, A) -> R
     }
 }
 
+// SAFETY: a function pointer.
+unsafe impl<C: 'static, T: 'static, R: 'static> FnPointer for fn(&C, usize, &mut [T]) -> R {
+    fn address(self) -> usize {
+        self as usize
+    }
+}
+
+// SAFETY: a function pointer.
+unsafe impl<S: 'static, T: 'static, R: 'static> FnPointer for fn(&mut S, usize, &mut [T]) -> R {
+    fn address(self) -> usize {
+        self as usize
+    }
+}
+
+/// A function of a slice. WHY NOT bare: the compiler cannot tell it from `fn(A) -> R`.
+#[repr(transparent)]
+pub(crate) struct SliceFn<T, R>(pub(crate) fn(&mut [T]) -> R);
+
+impl<T, R> Clone for SliceFn<T, R> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T, R> Copy for SliceFn<T, R> {}
+
+// SAFETY: nothing but a function pointer, by `repr(transparent)`.
+unsafe impl<T: 'static, R: 'static> FnPointer for SliceFn<T, R> {
+    fn address(self) -> usize {
+        self.0 as usize
+    }
+}
+
 /// What routines of one family work on: input, output, state.
 pub(crate) trait Frame: 'static {
     /// Differs between families, so that no descriptor of another is ever called with this frame.

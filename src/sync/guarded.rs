@@ -4,7 +4,6 @@
 //! What this rests on: the other processes keep to the lock. Who can write the segment and does not, is trusted not to change data under
 //! our guard.
 
-use std::any::Any;
 use std::fmt;
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
@@ -13,12 +12,13 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use super::failure::{LockError, LockResult};
+use super::lent;
 use super::mutex::{RawLock, SharedLock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::mem::layout::LockArea;
 use crate::mem::place::Placed;
 use crate::mem::shape::Shape;
-use crate::mem::spot::{Fresh, Spot};
+use crate::mem::spot::{Fresh, Keeper, Spot};
 use crate::primitive::{AtomicBool, Ordering};
 use crate::sys::clock::Wait;
 use crate::sys::fork;
@@ -35,7 +35,7 @@ pub(crate) struct Guarded<T: ?Sized, L> {
     /// Whether a guard for writing is out. Still so at drop means that it was leaked, see there.
     out: AtomicBool,
     /// Whoever holds the object for us: a segment, a cell.
-    keep: ManuallyDrop<Arc<dyn Any + Send + Sync>>,
+    keep: ManuallyDrop<Arc<dyn Keeper>>,
 }
 
 // SAFETY: the data is reached under the lock only, so sharing this is lending a `T` to one thread at a time; frozen data and a shared lock
@@ -65,28 +65,20 @@ pub(crate) fn make_lock<L: RawLock>(fresh: &Fresh) -> Result<()> {
 
 impl<T: bytemuck::Pod, L: RawLock> Guarded<T, L> {
     /// The value at `spot`, which `keep` holds.
-    pub(crate) fn value(
-        spot: &Spot,
-        expected: &Shape,
-        keep: Arc<dyn Any + Send + Sync>,
-    ) -> Result<Self> {
+    pub(crate) fn value(spot: &Spot, expected: &Shape, keep: Arc<dyn Keeper>) -> Result<Self> {
         Self::new(spot, spot.first(expected)?, keep)
     }
 }
 
 impl<T: bytemuck::Pod, L: RawLock> Guarded<[T], L> {
     /// The array at `spot`, which `keep` holds.
-    pub(crate) fn array(
-        spot: &Spot,
-        expected: &Shape,
-        keep: Arc<dyn Any + Send + Sync>,
-    ) -> Result<Self> {
+    pub(crate) fn array(spot: &Spot, expected: &Shape, keep: Arc<dyn Keeper>) -> Result<Self> {
         Self::new(spot, spot.all(expected)?, keep)
     }
 }
 
 impl<T: ?Sized, L: RawLock> Guarded<T, L> {
-    fn new(spot: &Spot, data: NonNull<T>, keep: Arc<dyn Any + Send + Sync>) -> Result<Self> {
+    fn new(spot: &Spot, data: NonNull<T>, keep: Arc<dyn Keeper>) -> Result<Self> {
         let lock = if spot.is_writable() {
             // SAFETY: 56 bytes aligned to 64, mapped while `area` below lives, and a lock of this code lies there: the caller's expected
             // shape was compared with the spot's.
@@ -108,6 +100,10 @@ impl<T: ?Sized, L: RawLock> Guarded<T, L> {
     #[inline]
     pub(crate) fn lock(&self, wait: Wait) -> LockResult<Guard<'_, T, L>> {
         let lock = self.usable().map_err(LockError::Other)?;
+        // the lock is another process's, who waits for this thread
+        if lent::is_written_here(&**self.keep) {
+            return Err(LockError::Deadlock);
+        }
         let died = outcome(lock.acquire(wait))?;
         // ORDERING: Relaxed; read by the drop alone, which comes after by owning `self`.
         self.out.store(true, Ordering::Relaxed);
@@ -121,11 +117,20 @@ impl<T: ?Sized, L: RawLock> Guarded<T, L> {
         if self.area.flags.nothing_special() {
             return Ok(guard);
         }
-        Err(self.special(guard))
+        Err(self.special(guard, wait))
     }
 
     #[cold]
-    fn special<'a>(&'a self, guard: Guard<'a, T, L>) -> LockError<Guard<'a, T, L>> {
+    fn special<'a>(&'a self, guard: Guard<'a, T, L>, wait: Wait) -> LockError<Guard<'a, T, L>> {
+        // only an owner that died leaves it lent
+        if let Some(number) = self.area.flags.lent() {
+            match self.gather(number, wait) {
+                Ok(true) => {}
+                Ok(false) if wait == Wait::No => return LockError::WouldBlock,
+                Ok(false) => return LockError::Timeout,
+                Err(error) => return LockError::Other(error),
+            }
+        }
         if self.area.flags.is_frozen() {
             LockError::Frozen
         } else {
@@ -167,6 +172,22 @@ impl<T: ?Sized, L: RawLock> Guarded<T, L> {
     /// Number of elements, or what else is known without the lock.
     pub(crate) fn data(&self) -> NonNull<T> {
         self.data
+    }
+
+    pub(super) fn area(&self) -> &Placed<LockArea> {
+        &self.area
+    }
+
+    pub(super) fn keeper(&self) -> &Arc<dyn Keeper> {
+        &self.keep
+    }
+
+    pub(super) fn is_inherited(&self) -> bool {
+        self.born != fork::generation()
+    }
+
+    pub(super) fn check_writable(&self) -> Result<()> {
+        self.usable().map(drop)
     }
 
     fn check_fork(&self) -> Result<()> {
@@ -222,6 +243,9 @@ impl<T: ?Sized, L: SharedLock + RawLock> Guarded<T, L> {
     /// Locks for reading, together with other readers.
     pub(crate) fn read(&self, wait: Wait) -> LockResult<ReadGuard<'_, T, L>> {
         let lock = self.usable().map_err(LockError::Other)?;
+        if lent::is_written_here(&**self.keep) {
+            return Err(LockError::Deadlock);
+        }
         let died = outcome(lock.acquire_shared(wait))?;
         let guard = ReadGuard {
             of: self,
@@ -258,6 +282,12 @@ impl<T: ?Sized, L: RawLock> Guard<'_, T, L> {
     pub fn recover(self) -> Self {
         self.of.area.flags.heal();
         self
+    }
+}
+
+impl<'a, T: ?Sized, L: RawLock> Guard<'a, T, L> {
+    pub(super) fn of(&self) -> &'a Guarded<T, L> {
+        self.of
     }
 }
 
@@ -342,7 +372,7 @@ fn give_back<T: ?Sized, L: RawLock>(of: &Guarded<T, L>) {
 /// Data that nobody writes any more.
 pub(crate) struct Frozen<T: ?Sized> {
     data: NonNull<T>,
-    _keep: Arc<dyn Any + Send + Sync>,
+    _keep: Arc<dyn Keeper>,
 }
 
 // SAFETY: it is a `&T` with an owner.
@@ -356,11 +386,7 @@ impl<T: bytemuck::Pod> Frozen<[T]> {
     /// # Errors
     ///
     /// `BadSegment` if it is not frozen, `TypeMismatch`.
-    pub(crate) fn new(
-        spot: &Spot,
-        expected: &Shape,
-        keep: Arc<dyn Any + Send + Sync>,
-    ) -> Result<Self> {
+    pub(crate) fn new(spot: &Spot, expected: &Shape, keep: Arc<dyn Keeper>) -> Result<Self> {
         let data = spot.all(expected)?;
         if !spot.flags().is_frozen() {
             return Err(Error::new(

@@ -15,6 +15,7 @@ pub(crate) mod current;
 pub(crate) mod failure;
 pub(crate) mod gate;
 pub(crate) mod guarded;
+pub(crate) mod lent;
 pub(crate) mod mutex;
 pub(crate) mod park;
 pub(crate) mod words;

@@ -10,6 +10,7 @@ pub(crate) mod entry;
 pub(crate) mod fork;
 pub(crate) mod futex;
 pub(crate) mod image;
+pub(crate) mod lease;
 pub(crate) mod map;
 pub(crate) mod memfd;
 pub(crate) mod memory;

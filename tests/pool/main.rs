@@ -6,6 +6,7 @@
 mod again;
 mod broken;
 mod calls;
+mod chunks;
 mod deaths;
 mod ending;
 mod ends;

@@ -8,5 +8,6 @@
 mod anonymous;
 mod array;
 mod help;
+mod lent;
 mod lock;
 mod named;

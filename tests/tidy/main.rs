@@ -14,7 +14,7 @@ use source::{Source, sources_in};
 
 /// Where a rule is broken for a reason, or not yet mended: the rule, the file, why. An entry that is not needed any
 /// more is an error, so the list only shrinks by itself.
-const EXCEPTIONS: [(&str, &str, &str); 7] = [
+const EXCEPTIONS: [(&str, &str, &str); 8] = [
     (
         "unsafe_on_wrong_floors",
         "src/handle_tests.rs",
@@ -34,6 +34,11 @@ const EXCEPTIONS: [(&str, &str, &str); 7] = [
         "sleeps",
         "src/sync/adapter.rs",
         "raw_sync has no timed wait to build on",
+    ),
+    (
+        "sleeps",
+        "src/sync/lent.rs",
+        "the kernel tells nobody in time that a lease has ended",
     ),
     (
         "orderings_outside_their_rooms",
