@@ -35,9 +35,11 @@
 //! | to call a function in another process | [`Pool::apply`], or [`Pool::apply_async`] and its [`AsyncResult`] |
 //! | the same for many items, results in order | [`Pool::map`]; lazily [`Pool::imap`]; as they are done [`Pool::imap_unordered`] |
 //! | to give each call something besides its item | [`Pool::map_with`]; made in the worker itself: [`Builder::init`] and [`Pool::map_state`] |
+//! | to change a large array in all workers at once, in place | [`Pool::for_each_chunk`], [`Pool::map_chunks`] |
 //! | fewer, larger messages | [`Pool::chunk_size`] |
 //! | to run one function in a process of its own | [`Process`]; several at once: [`wait_any`] |
 //! | a number or struct that several processes change | [`Value`] |
+//! | counters and flags without a lock | [`Shared`] |
 //! | a large array that several processes read or change | [`Array`]; read only, without a lock: [`FrozenArray`] |
 //! | to share with a program that is not my child | [`Value::create`], [`Array::create`] and their `open`, by name |
 //! | to remove what killed processes left in `/dev/shm` | [`sweep`] |
@@ -80,7 +82,7 @@
 //! | floor | what stands there |
 //! |---|---|
 //! | 6 | `pool`: its face, parent, workers, recovery |
-//! | 5 | [`Value`], [`Array`], [`Process`] |
+//! | 5 | what users hold: [`Value`], [`Array`], [`Shared`], [`Process`] and their kin |
 //! | 4 | `handle`: how a shared thing travels to another process and is attached there |
 //! | 3 | `segment` (named, anonymous, slabs), `ring` (tasks and completion records), `sync` (locks, parking) |
 //! | 2 | `mem` (the one door from an offset to a reference, headers, arenas), `spawn` (worker start) |
@@ -118,6 +120,7 @@ mod primitive;
 mod process;
 mod ring;
 mod segment;
+mod shared;
 mod spawn;
 mod sync;
 mod sys;
@@ -127,8 +130,10 @@ pub use array::{Array, ArrayGuard, FrozenArray};
 pub use bytemuck::{self, Pod, Zeroable};
 pub use error::{Error, ErrorKind, Result, TaskPanic, WorkerDeath};
 pub use handle::travel::Travels;
+pub use mem::atomic::Atomic;
 pub use pool::{AsyncResult, Builder, Chunked, Imap, ImapUnordered, Pool, TryApplyError};
 pub use process::{Parent, Process, ProcessBuilder, active_children, parent, wait_any};
+pub use shared::Shared;
 pub use sync::failure::{LockError, LockResult};
 pub use value::{Value, ValueGuard};
 

@@ -2,7 +2,10 @@
 
 pub(crate) use std::hint::spin_loop;
 use std::sync::atomic::AtomicPtr;
-pub(crate) use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
+pub(crate) use std::sync::atomic::{
+    AtomicBool, AtomicI8, AtomicI16, AtomicI32, AtomicI64, AtomicIsize, AtomicU8, AtomicU16,
+    AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
+};
 
 /// A flag that is raised once and stays: what was written before `raise` is seen after `is_raised` said yes.
 #[derive(Debug, Default)]

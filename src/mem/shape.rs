@@ -98,6 +98,7 @@ impl Fingerprint {
     /// Numbers are named as numpy names them (`<f8`, `<i4`, `|u1`), everything else is `V` and its size.
     pub(crate) fn of<T: 'static>() -> Self {
         let number = match () {
+            () if same::<T, bool>() => Some('b'),
             () if same::<T, f32>() => Some('f'),
             () if same::<T, f64>() => Some('f'),
             () if same::<T, i8>() || same::<T, i16>() || same::<T, i32>() => Some('i'),
@@ -154,6 +155,7 @@ impl fmt::Display for Fingerprint {
         let rust = match text.as_str() {
             "<f4" => "f32",
             "<f8" => "f64",
+            "|b1" => "bool",
             "|i1" => "i8",
             "<i2" => "i16",
             "<i4" => "i32",
@@ -328,7 +330,8 @@ impl Shape {
             && self.align == found.align
             && self.lock == found.lock
             && (self.front == found.front || self.kind.is_counted())
-            && (self.kind != Kind::Value || found.count == 1);
+            && (self.kind != Kind::Value || found.count == 1)
+            && (self.kind != Kind::Shared || found.count == self.count);
         if fits {
             Ok(())
         } else {
@@ -349,7 +352,7 @@ impl fmt::Display for Shape {
             return Ok(());
         }
         f.write_str(" ")?;
-        if self.kind.is_counted() {
+        if self.kind.is_counted() || self.kind == Kind::Shared && self.count > 1 {
             write!(f, "{} ", self.count)?;
         }
         write!(f, "{}", self.fingerprint)?;

@@ -11,3 +11,4 @@ mod help;
 mod lent;
 mod lock;
 mod named;
+mod shared;
