@@ -25,7 +25,7 @@ pub enum ErrorKind {
     BadSegment,
     /// An argument cannot be right: a name, a length, a count of zero.
     InvalidInput,
-    /// Index or range beyond the end.
+    /// Index or range beyond the end; one permit more than a semaphore may have.
     OutOfBounds,
     /// The memory, or the room in `/dev/shm`, is not there.
     OutOfMemory,
@@ -39,6 +39,8 @@ pub enum ErrorKind {
     OwnerDied,
     /// This thread holds the lock already.
     Deadlock,
+    /// The barrier is broken: a wait was over its time, was aborted, or a process that takes part died.
+    BrokenBarrier,
     /// The array was frozen: it can be read only.
     Frozen,
     /// The handle or pool was inherited by `fork`; only the process that made it may use it.

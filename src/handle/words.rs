@@ -120,6 +120,54 @@ impl<S: Shared> Words<S> {
     }
 }
 
+/// What every handle to words is besides its own calls: it can be cloned, shown, and sent. `$core` is made from `Words`, which it has in the
+/// field `words`.
+macro_rules! handle_to_words {
+    ($face:ident, $core:ident, $kind:expr, $what:literal) => {
+        impl $face {
+            /// Keeps the name when its creator goes, as [`Value::persist`](crate::Value::persist).
+            ///
+            /// # Errors
+            ///
+            /// None at present.
+            pub fn persist(&self) -> $crate::error::Result<()> {
+                self.core.words.persist()
+            }
+        }
+
+        impl Clone for $face {
+            fn clone(&self) -> Self {
+                Self {
+                    core: std::sync::Arc::clone(&self.core),
+                }
+            }
+        }
+
+        impl std::fmt::Debug for $face {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                write!(f, "{}({})", stringify!($face), self.core.words.hold())
+            }
+        }
+
+        #[doc = concat!("Only as an argument or result of a task; the receiver shares the ", $what, ".")]
+        impl serde::Serialize for $face {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                self.core.words.serialize(serializer)
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $face {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let words = $crate::handle::words::Words::deserialize($kind, deserializer)?;
+                Ok(Self {
+                    core: std::sync::Arc::new($core::from(words)),
+                })
+            }
+        }
+    };
+}
+pub(crate) use handle_to_words;
+
 /// Calls `init` with the words of a fresh thing.
 fn begin<S: Shared>(
     kind: Kind,

@@ -16,7 +16,10 @@
 //! the segment's creator marks its name as foreign; nobody can judge it, nor can it judge others. What such a process leaves when it is
 //! killed stays as it is.
 
+use std::ops::Deref;
+
 use crate::primitive::{AtomicU64, Ordering};
+use crate::sys::fork::PerProcess;
 use crate::sys::process::{self, Identity};
 
 use super::place::{OutOfRegion, Placed, Region};
@@ -58,9 +61,8 @@ impl Witness {
     ///
     /// If `/proc` does not say when this process started.
     pub(crate) fn new(space: u32) -> std::io::Result<Self> {
-        let own = Identity::read_own()?;
-        let me = Name::new(own.pid, own.started).ok_or(std::io::ErrorKind::InvalidData)?;
-        let native = process::is_our_space(space);
+        let (me, own) = read_own()?;
+        let native = own == space || own == 0 || space == 0;
         let mark = if native { 0 } else { FOREIGN };
         Ok(Self {
             me: Name(me.0 | mark),
@@ -78,14 +80,38 @@ impl Witness {
     }
 }
 
-/// The table.
-#[derive(Clone, Debug)]
-pub(crate) struct Members(Placed<[AtomicU64]>);
+/// This process and its pid namespace. Read once: each handle that arrives with a task asks.
+fn read_own() -> std::io::Result<(Name, u32)> {
+    static OWN: PerProcess<Option<(Name, u32)>> = PerProcess::new();
+    let mut known = OWN.lock();
+    if let Some(own) = *known {
+        return Ok(own);
+    }
+    let own = Identity::read_own()?;
+    let me = Name::new(own.pid, own.started).ok_or(std::io::ErrorKind::InvalidData)?;
+    Ok(*known.insert((me, process::space())))
+}
+
+/// The table, in words placed or borrowed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Members<W = Placed<[AtomicU64]>>(W);
 
 impl Members {
     /// Over the bytes at `offset`, 8-aligned.
     pub(crate) fn place(region: &Region, offset: usize, count: usize) -> Result<Self, OutOfRegion> {
         region.slice(offset, count).map(Self)
+    }
+}
+
+impl<W: Deref<Target = [AtomicU64]>> Members<W> {
+    /// Over these words.
+    pub(crate) fn over(words: W) -> Self {
+        Self(words)
+    }
+
+    /// The place that `me` has already, if any.
+    pub(crate) fn find(&self, me: Name) -> Option<usize> {
+        (0..self.0.len()).find(|at| self.name(*at) == Some(me))
     }
 
     /// A free place for `me`; `None` if there is none. Places of the dead are not free.

@@ -12,12 +12,14 @@
 
 pub(crate) mod adapter;
 pub(crate) mod current;
+pub(crate) mod event;
 pub(crate) mod failure;
 pub(crate) mod gate;
 pub(crate) mod guarded;
 pub(crate) mod lent;
 pub(crate) mod mutex;
 pub(crate) mod park;
+pub(crate) mod semaphore;
 pub(crate) mod words;
 
 /// Exit code of a worker that its own first thread ended: its task was unwanted or took too long.
