@@ -26,6 +26,10 @@
 )]
 
 pub(crate) mod claim;
+pub(crate) mod entry;
 pub(crate) mod line;
+pub(crate) mod mapped;
+mod mend;
+pub(crate) mod mpmc;
 pub(crate) mod record;
 pub(crate) mod slot;

@@ -58,7 +58,10 @@ pub(crate) mod place {
         }
     }
 
-    /// Named by unit tests that are compiled but not run here.
+    #[derive(Debug)]
+    pub(crate) struct OutOfRegion;
+
+    /// Named by unit tests, and by what places words in a region: compiled but not run here.
     pub(crate) struct Region(Arc<dyn Any + Send + Sync>);
 
     impl Region {
@@ -70,8 +73,16 @@ pub(crate) mod place {
             Region(keep)
         }
 
-        pub(crate) fn slice<T: 'static>(&self, _: usize, _: usize) -> Option<Placed<[T]>> {
-            self.0.downcast_ref().cloned()
+        pub(crate) fn at<T: 'static>(&self, _: usize) -> Result<Placed<T>, OutOfRegion> {
+            self.0.downcast_ref().cloned().ok_or(OutOfRegion)
+        }
+
+        pub(crate) fn slice<T: 'static>(
+            &self,
+            _: usize,
+            _: usize,
+        ) -> Result<Placed<[T]>, OutOfRegion> {
+            self.0.downcast_ref().cloned().ok_or(OutOfRegion)
         }
     }
 }

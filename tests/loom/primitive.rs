@@ -163,6 +163,10 @@ pub(crate) fn fence(order: Ordering) {
     }
 }
 
+/// See the original: nothing lies in lines here.
+#[derive(Debug, Default)]
+pub(crate) struct Padded<T>(pub(crate) T);
+
 /// See the original, which is a bool.
 #[derive(Debug)]
 pub(crate) struct Signal(AtomicU32);

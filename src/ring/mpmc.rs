@@ -1,0 +1,596 @@
+//! The ring between strangers: many producers, many consumers, any of which may be killed or stopped at any instruction.
+//!
+//! An item lies in an *entry*: one word of truth and its payload. The ring itself holds hints, `turn | entry | weight | generation`. Positions
+//! count items: a hint of weight w at position p stands for the items p to p + w - 1, and the next hint lies at p + w.
+//!
+//! **Entries**
+//!
+//! | stage | owner field | who changes it, and to what | what a death there leaves |
+//! |---|---|---|---|
+//! | `Free(g)` | - | a producer: `Writing(me, g + 1)`, by a compare-and-swap | nothing |
+//! | `Writing(p, g)` | p | p: `Ready(p, g)` once the payload is whole, or `Free(g)`, by stores | nothing was pushed: recovery frees it and counts it |
+//! | `Ready(p, g)` | p | a consumer that found its hint: `Claimed(me, g)`, by a compare-and-swap; p, which got no cell for it: `Free(g)` | with a hint in the ring: pushed, stays. Without: not pushed, recovery frees it; but one that was delivered before gets its hint |
+//! | `Claimed(q, g)` | q | q: `Free(g)` when it is done with it, or `Ready(q, g + 1)`, redelivered once more, to give it back; by stores | recovery gives it back: `Ready(recoverer, g + 1)` |
+//!
+//! **Cells** hold hints. A producer writes its hint over an older turn by a compare-and-swap: **that is the push**. A consumer's swap of
+//! `Ready` for `Claimed` **is the pop**. A position is *dead* when its hint means no `Ready` entry any more; dead is for ever.
+//!
+//! **Head** and **tail** are hints that anybody raises by a maximum, some steps late. Every position before the head is dead, since a consumer
+//! begins at a head, follows the hints without gaps, and passes dead ones only. Every position before the tail is published. So the items that wait
+//! lie from the first position that is not dead to the first that is not published, without a gap: **their number is exact**, and so is the bound.
+//!
+//! A death between any two instructions leaves an entry that is free, or names its owner, or waits in the ring: there is no fourth. Nobody waits for
+//! another process: each step of a loop passes a position for good or finds that another has done something. Loops are bounded all
+//! the same, for memory that somebody spoilt. There are at least as many cells as items that the entries can hold, so a cell is written over
+//! only when its position is dead, and giving back finds a cell always.
+//!
+//! Who stops for as long as 2^38 items go by, between reading a cell and swapping it, may be deceived by an equal word; so short a window and so
+//! long a stop are taken for impossible.
+//!
+//! Sources: turns in the cells after Vyukov's bounded queue; helped head and tail after Michael and Scott (PODC 1996); naming the owner in the word
+//! that is swapped after Friedman et al., "A persistent lock-free queue for non-volatile memory" (PPoPP 2018).
+
+use super::entry::{Age, Entry, Hint, LOG2_MAX, Stage, WEIGHT_MAX};
+use crate::primitive::{AtomicU64, Ordering};
+
+/// Memory holds what no correct process writes. Says what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Spoilt(pub(crate) &'static str);
+
+/// Sizes of a ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Plan {
+    /// Most items that wait at a time.
+    pub(crate) capacity: u64,
+    pub(crate) entries: u32,
+    /// Payload words of an entry.
+    pub(crate) payload: usize,
+    /// Words from one entry to the next.
+    stride: usize,
+    /// There are `1 << log2` cells.
+    log2: u32,
+}
+
+/// Words in a cache line.
+const LINE: usize = 8;
+
+impl Plan {
+    /// For `capacity` items of at most `payload` words, and `spare` more that are being written or were claimed. `None` if that is too
+    /// much.
+    pub(crate) fn new(capacity: usize, spare: usize, payload: usize) -> Option<Self> {
+        let entries = capacity.checked_add(spare)?;
+        if capacity == 0 || entries > 1 << LOG2_MAX {
+            return None;
+        }
+        let words = payload.checked_add(1)?;
+        let stride = if words < LINE {
+            words.next_power_of_two()
+        } else {
+            words.checked_next_multiple_of(LINE)?
+        };
+        stride.checked_mul(entries)?.checked_mul(8)?;
+        Some(Self {
+            capacity: capacity as u64,
+            entries: entries as u32,
+            payload,
+            stride,
+            log2: entries.next_power_of_two().ilog2(),
+        })
+    }
+
+    pub(crate) fn cells(&self) -> usize {
+        1 << self.log2
+    }
+
+    /// Words of all entries.
+    pub(crate) fn words(&self) -> usize {
+        self.stride * self.entries as usize
+    }
+
+    /// Word at which the payload of `entry` begins, counted from the first word of all entries.
+    pub(crate) fn payload_at(&self, entry: u32) -> usize {
+        entry as usize * self.stride + 1
+    }
+}
+
+/// The shared words, borrowed: zero at the beginning.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mpmc<'a> {
+    pub(crate) plan: Plan,
+    pub(crate) head: &'a AtomicU64,
+    pub(crate) tail: &'a AtomicU64,
+    /// As many as the plan has cells.
+    pub(crate) cells: &'a [AtomicU64],
+    /// As many as the plan has words.
+    pub(crate) words: &'a [AtomicU64],
+}
+
+/// One member's private side. Threads of a process may share it.
+///
+/// Who writes over a cell lets others find the raised head and tail by that, also if another thread of his raised them: so what is noted here of
+/// them is stored with Release and read with Acquire.
+#[derive(Debug)]
+pub(crate) struct Hand {
+    me: u16,
+    /// A position whose predecessors are dead: where it claims next.
+    next: AtomicU64,
+    /// Head and tail, as this member saw or raised them last.
+    head: AtomicU64,
+    tail: AtomicU64,
+    /// Where it looks for a free entry next.
+    cursor: AtomicU64,
+}
+
+impl Hand {
+    /// For member `me` of `members`.
+    pub(crate) fn new(plan: &Plan, me: u16, members: usize) -> Self {
+        // each begins elsewhere, so that they do not look for the same entries
+        let first = u64::from(plan.entries) * u64::from(me) / (members as u64).max(1);
+        Self {
+            me,
+            next: AtomicU64::new(0),
+            head: AtomicU64::new(0),
+            tail: AtomicU64::new(0),
+            cursor: AtomicU64::new(first % u64::from(plan.entries)),
+        }
+    }
+
+    pub(crate) fn me(&self) -> u16 {
+        self.me
+    }
+}
+
+/// An entry that is this member's to write: see [`Mpmc::publish`] and [`Mpmc::abandon`].
+#[derive(Debug)]
+#[must_use = "the entry is held until it is published or abandoned"]
+pub(crate) struct Reserved {
+    pub(crate) entry: u32,
+    generation: u32,
+}
+
+/// An entry that is this member's to read: see [`Mpmc::ack`] and [`Mpmc::nack`].
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "the entry is held until it is acknowledged or given back"]
+pub(crate) struct Claimed {
+    pub(crate) entry: u32,
+    generation: u32,
+    /// How often it was given out before, up to 255.
+    pub(crate) redelivered: u8,
+}
+
+/// What became of an attempt to publish.
+#[derive(Debug)]
+pub(crate) enum Published {
+    Done,
+    /// As many items wait as may.
+    Full(Reserved),
+}
+
+impl<'a> Mpmc<'a> {
+    pub(super) fn cell(&self, position: u64) -> &'a AtomicU64 {
+        &self.cells[position as usize & (self.cells.len() - 1)]
+    }
+
+    fn hint_at(&self, position: u64) -> (u64, Hint) {
+        // ORDERING: Acquire pairs with the AcqRel swap in `link`: who sees the hint sees READY, and the head that was raised before.
+        let word = self.cell(position).load(Ordering::Acquire);
+        (word, Hint::unpack(word, self.plan.log2))
+    }
+
+    pub(super) fn word(&self, entry: u32) -> Option<&'a AtomicU64> {
+        if entry >= self.plan.entries {
+            return None;
+        }
+        self.words.get(entry as usize * self.plan.stride)
+    }
+
+    pub(super) fn entry(&self, entry: u32) -> Option<Entry> {
+        // ORDERING: Acquire pairs with the Release of whoever changed it: the payload it hands over is seen.
+        let word = self.word(entry)?.load(Ordering::Acquire);
+        Some(Entry::unpack(word))
+    }
+
+    /// Payload of an entry that the caller has reserved or claimed.
+    pub(crate) fn payload(&self, entry: u32) -> &'a [AtomicU64] {
+        let at = self.plan.payload_at(entry);
+        self.words
+            .get(at..at + self.plan.payload)
+            .unwrap_or_default()
+    }
+
+    /// More steps than anybody needs while all keep to the rules: two rounds, and as many lost races as nobody loses in a row.
+    pub(super) fn patience(&self) -> usize {
+        2 * self.cells.len() + 100_000
+    }
+
+    /// A free entry to write to; `None` if the ring is full or all entries are in use.
+    pub(crate) fn reserve(&self, hand: &Hand) -> Result<Option<Reserved>, Spoilt> {
+        // ORDERING: Relaxed; a guess that `publish` checks.
+        let tail = hand.tail.load(Ordering::Relaxed);
+        let known = tail.saturating_sub(hand.head.load(Ordering::Relaxed));
+        if known >= self.plan.capacity && self.len(hand)? >= self.plan.capacity {
+            return Ok(None);
+        }
+        self.reserve_entry(hand)
+    }
+
+    fn reserve_entry(&self, hand: &Hand) -> Result<Option<Reserved>, Spoilt> {
+        // ORDERING: Relaxed, as above.
+        let mut at = hand.cursor.load(Ordering::Relaxed) as u32;
+        let mut broken = false;
+        for _ in 0..self.plan.entries {
+            let entry = at;
+            at = if at + 1 < self.plan.entries {
+                at + 1
+            } else {
+                0
+            };
+            let word = self.word(entry).ok_or(OUTSIDE)?;
+            // ORDERING: Relaxed; the swap decides.
+            let seen = word.load(Ordering::Relaxed);
+            let found = Entry::unpack(seen);
+            broken |= found.stage == Stage::Broken;
+            if found.stage != Stage::Free {
+                continue;
+            }
+            let generation = found.generation.wrapping_add(1);
+            let mine = Entry {
+                generation,
+                redelivered: 0,
+                stage: Stage::Writing,
+                owner: hand.me,
+            };
+            // ORDERING: Acquire pairs with the Release in `free`: the last reader has read the payload. From here on the entry names us.
+            let swap =
+                word.compare_exchange(seen, mine.pack(), Ordering::Acquire, Ordering::Relaxed);
+            if swap.is_ok() {
+                hand.cursor.store(u64::from(at), Ordering::Relaxed);
+                return Ok(Some(Reserved { entry, generation }));
+            }
+        }
+        if broken {
+            return Err(Spoilt("the word of an entry makes no sense"));
+        }
+        Ok(None)
+    }
+
+    /// Pushes what the entry holds as `weight` items, from 1 on.
+    pub(crate) fn publish(
+        &self,
+        hand: &Hand,
+        reserved: Reserved,
+        weight: u32,
+    ) -> Result<Published, Spoilt> {
+        let Reserved { entry, generation } = reserved;
+        let ready = Entry {
+            generation,
+            redelivered: 0,
+            stage: Stage::Ready,
+            owner: hand.me,
+        };
+        // ORDERING: Release pairs with the Acquire of the claim's swap: who claims it sees the payload.
+        self.word(entry)
+            .ok_or(OUTSIDE)?
+            .store(ready.pack(), Ordering::Release);
+        let done = self.link(hand, entry, generation, weight, self.plan.capacity)?;
+        Ok(if done {
+            Published::Done
+        } else {
+            Published::Full(Reserved { entry, generation })
+        })
+    }
+
+    /// Gives an entry back that was not published.
+    pub(crate) fn abandon(&self, reserved: Reserved) {
+        self.free(reserved.entry, reserved.generation);
+    }
+
+    fn free(&self, entry: u32, generation: u32) {
+        let free = Entry {
+            generation,
+            redelivered: 0,
+            stage: Stage::Free,
+            owner: 0,
+        };
+        if let Some(word) = self.word(entry) {
+            // ORDERING: Release pairs with the Acquire in `reserve`: we have read the payload.
+            word.store(free.pack(), Ordering::Release);
+        }
+    }
+
+    /// Puts the hint of a `Ready` entry into the ring, unless more than `limit` items would wait then.
+    pub(super) fn link(
+        &self,
+        hand: &Hand,
+        entry: u32,
+        generation: u32,
+        weight: u32,
+        limit: u64,
+    ) -> Result<bool, Spoilt> {
+        debug_assert!((1..=WEIGHT_MAX).contains(&weight));
+        let mut at = self.known_tail(hand);
+        for _ in 0..self.patience() {
+            let (seen, hint) = self.hint_at(at);
+            match hint.age(at, self.plan.log2) {
+                Age::Due => {
+                    at = at.wrapping_add(u64::from(hint.weight));
+                    self.raise(self.tail, at);
+                    continue;
+                }
+                Age::Newer => {
+                    at = self.left_behind(self.tail, at)?;
+                    continue;
+                }
+                Age::Older => {}
+            }
+            // ORDERING: Acquire: if the tail has gone by meanwhile, the turn may have gone round, and means nothing.
+            let tail = self.tail.load(Ordering::Acquire);
+            if tail > at {
+                at = tail;
+                continue;
+            }
+            let end = at.wrapping_add(u64::from(weight));
+            // ORDERING: Acquire, see `Hand`.
+            if end.saturating_sub(hand.head.load(Ordering::Acquire)) > limit {
+                let head = self.first_alive(hand)?;
+                if head > end {
+                    at = self.known_tail(hand);
+                    continue;
+                }
+                if end.saturating_sub(head) > limit {
+                    return Ok(false);
+                }
+            }
+            let mine =
+                Hint::new(at, self.plan.log2, entry, weight, generation).pack(self.plan.log2);
+            // ORDERING: AcqRel. Release pairs with the Acquire in `hint_at`. This is the push.
+            let swap =
+                self.cell(at)
+                    .compare_exchange(seen, mine, Ordering::AcqRel, Ordering::Relaxed);
+            if swap.is_ok() {
+                self.raise(self.tail, end);
+                // ORDERING: Release, see `Hand`.
+                hand.tail.store(end, Ordering::Release);
+                return Ok(true);
+            }
+        }
+        Err(Spoilt("the ring's cells lead nowhere"))
+    }
+
+    /// Where a search for the end begins.
+    fn known_tail(&self, hand: &Hand) -> u64 {
+        // ORDERING: Acquire pairs with `raise`: what is before the tail is published.
+        let tail = self.tail.load(Ordering::Acquire);
+        // ORDERING: Acquire, see `Hand`.
+        tail.max(hand.tail.load(Ordering::Acquire))
+    }
+
+    /// Raises one of the two hints.
+    fn raise(&self, hint: &AtomicU64, to: u64) {
+        // ORDERING: Relaxed for the look; AcqRel for the step: who reads the new value sees what it says of the cells.
+        if hint.load(Ordering::Relaxed) < to {
+            hint.fetch_max(to, Ordering::AcqRel);
+        }
+    }
+
+    /// Where to go on after `at` was found written over: whoever wrote it had raised the hint before.
+    fn left_behind(&self, hint: &AtomicU64, at: u64) -> Result<u64, Spoilt> {
+        // ORDERING: Acquire, as in `known_tail`.
+        let raised = hint.load(Ordering::Acquire);
+        if raised > at {
+            return Ok(raised);
+        }
+        Err(Spoilt("a cell is of a later turn than the ring"))
+    }
+
+    /// Whether the item of this hint can be claimed through it: the word of its entry then.
+    fn alive(&self, hint: Hint) -> Result<Option<Entry>, Spoilt> {
+        let entry = self.entry(hint.entry).ok_or(OUTSIDE)?;
+        let alive = entry.stage == Stage::Ready && hint.means(entry.generation);
+        Ok(alive.then_some(entry))
+    }
+
+    /// The first position that is not dead. Raises the head to it.
+    fn first_alive(&self, hand: &Hand) -> Result<u64, Spoilt> {
+        let mut at = self.known_head(hand);
+        for _ in 0..self.patience() {
+            let (_, hint) = self.hint_at(at);
+            match hint.age(at, self.plan.log2) {
+                Age::Due if self.alive(hint)?.is_none() => {
+                    at = at.wrapping_add(u64::from(hint.weight));
+                    continue;
+                }
+                Age::Newer => {
+                    at = self.left_behind(self.head, at)?;
+                    continue;
+                }
+                Age::Due | Age::Older => {}
+            }
+            // ORDERING: Acquire, as in `link`.
+            let head = self.head.load(Ordering::Acquire);
+            if head > at {
+                at = head;
+                continue;
+            }
+            self.raise(self.head, at);
+            // ORDERING: Release, see `Hand`.
+            hand.head.store(at, Ordering::Release);
+            return Ok(at);
+        }
+        Err(Spoilt("the ring's cells lead nowhere"))
+    }
+
+    fn known_head(&self, hand: &Hand) -> u64 {
+        // ORDERING: Acquire pairs with `raise`: what is before the head is dead.
+        let head = self.head.load(Ordering::Acquire);
+        // ORDERING: Relaxed; a claim further on is a claim by this process, of what was dead then.
+        head.max(hand.next.load(Ordering::Relaxed))
+    }
+
+    /// How many items wait: exact at one moment of the call.
+    pub(crate) fn len(&self, hand: &Hand) -> Result<u64, Spoilt> {
+        let mut at = self.known_tail(hand);
+        for _ in 0..self.patience() {
+            let (_, hint) = self.hint_at(at);
+            match hint.age(at, self.plan.log2) {
+                Age::Due => {
+                    at = at.wrapping_add(u64::from(hint.weight));
+                    continue;
+                }
+                Age::Newer => {
+                    at = self.left_behind(self.tail, at)?;
+                    continue;
+                }
+                Age::Older => {}
+            }
+            // ORDERING: Acquire, as in `link`.
+            let tail = self.tail.load(Ordering::Acquire);
+            if tail > at {
+                at = tail;
+                continue;
+            }
+            self.raise(self.tail, at);
+            // ORDERING: Release, see `Hand`.
+            hand.tail.store(at, Ordering::Release);
+            let head = self.first_alive(hand)?;
+            // popped past what we saw of the end: none of that is left
+            return Ok(at.saturating_sub(head));
+        }
+        Err(Spoilt("the ring's cells lead nowhere"))
+    }
+
+    /// Takes the next item, or finds the ring empty.
+    pub(crate) fn claim(&self, hand: &Hand) -> Result<Option<Claimed>, Spoilt> {
+        let mut at = self.known_head(hand);
+        for _ in 0..self.patience() {
+            let (_, hint) = self.hint_at(at);
+            match hint.age(at, self.plan.log2) {
+                Age::Due => {
+                    let next = at.wrapping_add(u64::from(hint.weight));
+                    let claimed = self.try_entry(hand, hint)?;
+                    if claimed.is_none() || next / LAZY != at / LAZY {
+                        self.raise(self.head, next);
+                    }
+                    at = next;
+                    if claimed.is_some() {
+                        hand.next.store(at, Ordering::Relaxed);
+                        return Ok(claimed);
+                    }
+                }
+                Age::Newer => at = self.left_behind(self.head, at)?,
+                Age::Older => {
+                    // ORDERING: Acquire, as in `link`.
+                    let head = self.head.load(Ordering::Acquire);
+                    if head > at {
+                        at = head;
+                        continue;
+                    }
+                    hand.next.store(at, Ordering::Relaxed);
+                    self.check_end(at)?;
+                    return Ok(None);
+                }
+            }
+        }
+        Err(Spoilt("the ring's cells lead nowhere"))
+    }
+
+    /// The tail is raised late, but never by a whole round.
+    fn check_end(&self, at: u64) -> Result<(), Spoilt> {
+        // ORDERING: Relaxed; looked at for sense only.
+        let tail = self.tail.load(Ordering::Relaxed);
+        if at.abs_diff(tail) > self.cells.len() as u64 && tail < at {
+            return Err(Spoilt("the head of the ring lies beyond its tail"));
+        }
+        Ok(())
+    }
+
+    fn try_entry(&self, hand: &Hand, hint: Hint) -> Result<Option<Claimed>, Spoilt> {
+        let Some(found) = self.alive(hint)? else {
+            return Ok(None);
+        };
+        let claimed = Entry {
+            stage: Stage::Claimed,
+            owner: hand.me,
+            ..found
+        };
+        // ORDERING: AcqRel. Acquire pairs with the Release of READY: the payload is seen. This is the pop.
+        let swap = self.word(hint.entry).ok_or(OUTSIDE)?.compare_exchange(
+            found.pack(),
+            claimed.pack(),
+            Ordering::AcqRel,
+            Ordering::Relaxed,
+        );
+        Ok(swap.ok().map(|_| Claimed {
+            entry: hint.entry,
+            generation: found.generation,
+            redelivered: found.redelivered,
+        }))
+    }
+
+    /// Done with what was claimed: the entry is free.
+    pub(crate) fn ack(&self, claimed: Claimed) {
+        self.free(claimed.entry, claimed.generation);
+    }
+
+    /// Gives back what was claimed: it is pushed anew, behind all others, and says that it was given out before. The bound does not hold it up.
+    pub(crate) fn nack(&self, hand: &Hand, claimed: Claimed, weight: u32) -> Result<(), Spoilt> {
+        let generation = claimed.generation.wrapping_add(1);
+        let ready = Entry {
+            generation,
+            redelivered: claimed.redelivered.saturating_add(1),
+            stage: Stage::Ready,
+            owner: hand.me,
+        };
+        // ORDERING: Release, as in `publish`. From here on the old hint is dead, and who finds no new one puts it in.
+        self.word(claimed.entry)
+            .ok_or(OUTSIDE)?
+            .store(ready.pack(), Ordering::Release);
+        self.link_again(hand, claimed.entry, generation, weight)
+    }
+
+    pub(super) fn link_again(
+        &self,
+        hand: &Hand,
+        entry: u32,
+        generation: u32,
+        weight: u32,
+    ) -> Result<(), Spoilt> {
+        let all = self.cells.len() as u64;
+        if self.link(hand, entry, generation, weight, all)? {
+            return Ok(());
+        }
+        Err(Spoilt("more items wait than there are entries"))
+    }
+
+    /// Calls `each` with every hint from the head to the end that was not written over meanwhile.
+    pub(super) fn walk(&self, mut each: impl FnMut(Hint)) -> Result<(), Spoilt> {
+        // ORDERING: Acquire, as in `known_head`.
+        let mut at = self.head.load(Ordering::Acquire);
+        for _ in 0..self.patience() {
+            let (_, hint) = self.hint_at(at);
+            match hint.age(at, self.plan.log2) {
+                Age::Due => {
+                    each(hint);
+                    at = at.wrapping_add(u64::from(hint.weight));
+                }
+                Age::Newer => at = self.left_behind(self.head, at)?,
+                Age::Older => {
+                    let head = self.head.load(Ordering::Acquire);
+                    if head <= at {
+                        return Ok(());
+                    }
+                    at = head;
+                }
+            }
+        }
+        Err(Spoilt("the ring's cells lead nowhere"))
+    }
+}
+
+/// A consumer raises the shared head when it passes a multiple of this.
+const LAZY: u64 = 8;
+const OUTSIDE: Spoilt = Spoilt("a cell names an entry that does not exist");
+
+#[cfg(test)]
+#[path = "mpmc_tests.rs"]
+mod tests;
