@@ -25,6 +25,7 @@
     reason = "says of its slot that it may lie in shared memory"
 )]
 
+pub(crate) mod blocks;
 pub(crate) mod claim;
 pub(crate) mod entry;
 pub(crate) mod line;

@@ -212,6 +212,10 @@ fn read_header(fd: BorrowedFd<'_>) -> std::io::Result<Option<Parsed>> {
 /// crate makes has none, and costs nothing here.
 fn fill_holes(tried: &str, fd: BorrowedFd<'_>, facts: &shm::Facts, shape: &Shape) -> Result<()> {
     let total = shape.reserved()?;
+    // more may be there than has to be, and yet not all of what has to
+    if shape.kind.is_sparse() {
+        return memfd::reserve(fd, 0, total as u64).map_err(|error| Error::os(tried, error));
+    }
     let Some(missing) = (total as u64).checked_sub(facts.there).filter(|n| *n > 0) else {
         return Ok(());
     };

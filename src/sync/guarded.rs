@@ -77,6 +77,13 @@ impl<T: bytemuck::Pod, L: RawLock> Guarded<[T], L> {
     }
 }
 
+impl<L: RawLock> Guarded<(), L> {
+    /// The lock of `spot` and nothing under it that a reference is made to. The caller has compared the spot's shape with his own.
+    pub(crate) fn bare(spot: &Spot, keep: Arc<dyn Keeper>) -> Result<Self> {
+        Self::new(spot, NonNull::dangling(), keep)
+    }
+}
+
 impl<T: ?Sized, L: RawLock> Guarded<T, L> {
     fn new(spot: &Spot, data: NonNull<T>, keep: Arc<dyn Keeper>) -> Result<Self> {
         let lock = if spot.is_writable() {

@@ -20,6 +20,7 @@ pub(crate) mod lent;
 pub(crate) mod mutex;
 pub(crate) mod park;
 pub(crate) mod semaphore;
+pub(crate) mod tally;
 pub(crate) mod words;
 
 /// Exit code of a worker that its own first thread ended: its task was unwanted or took too long.

@@ -35,6 +35,13 @@ impl Wait {
     }
 }
 
+/// Milliseconds of the monotonic clock, which all processes of a machine read alike unless one lives in a time namespace.
+pub(crate) fn millis() -> u64 {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC);
+    let now = now.map_or(Duration::ZERO, Duration::from);
+    now.as_millis() as u64
+}
+
 /// A span of time as the kernel takes it.
 pub(super) fn timespec(duration: Duration) -> libc::timespec {
     libc::timespec {
