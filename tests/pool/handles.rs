@@ -262,25 +262,6 @@ fn a_result_with_a_handle_stands_for_itself() {
 }
 
 #[test]
-fn handles_that_come_home_leave_no_descriptor_behind() {
-    let pool = Pool::with_workers(1).unwrap();
-    let memory_files = || {
-        let links = std::fs::read_dir("/proc/self/fd").unwrap();
-        links
-            .filter_map(|link| std::fs::read_link(link.unwrap().path()).ok())
-            .filter(|link| link.to_string_lossy().contains("memfd:"))
-            .count()
-    };
-    let before = memory_files();
-    for _ in 0..400 {
-        let array = Array::<u64>::new(10_000).unwrap();
-        pool.apply(|array: Array<u64>| array, array).unwrap();
-    }
-    let after = memory_files();
-    assert!(after < before + 200, "{before} memory files, then {after}");
-}
-
-#[test]
 fn workers_that_wait_for_a_free_record_are_called() {
     let pool = Pool::with_workers(3).unwrap();
     let plain: Vec<_> = (0..1_200)
@@ -310,7 +291,7 @@ fn workers_that_wait_for_a_free_record_are_called() {
 }
 
 #[test]
-fn handles_that_come_home_leave_no_descriptor() {
+fn handles_that_come_home_leave_no_descriptor_behind() {
     let pool = Pool::with_workers(1).unwrap();
     // those of this very pool's segments: other tests open and close theirs meanwhile
     let mine = |length: u64| {
@@ -325,7 +306,7 @@ fn handles_that_come_home_leave_no_descriptor() {
             .count()
     };
     let unusual = 7_777_777;
-    for _ in 0..50 {
+    for _ in 0..100 {
         let array = Array::<u8>::new(unusual).unwrap();
         let back = pool.apply(|array: Array<u8>| array, array.clone()).unwrap();
         back.set(0, 1).unwrap();
