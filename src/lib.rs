@@ -133,7 +133,7 @@ pub use bytemuck::{self, Pod, Zeroable};
 pub use error::{Error, ErrorKind, Result, TaskPanic, WorkerDeath};
 pub use event::Event;
 pub use handle::travel::Travels;
-pub use mem::atomic::Atomic;
+pub use mem::unlocked::Atomic;
 pub use pool::{AsyncResult, Builder, Chunked, Imap, ImapUnordered, Pool, TryApplyError};
 pub use process::{Parent, Process, ProcessBuilder, active_children, parent, wait_any};
 pub use semaphore::{Semaphore, SemaphoreGuard};

@@ -9,8 +9,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::Result;
 use crate::handle::{self, Hold};
-use crate::mem::atomic::{self, Atomic};
 use crate::mem::place::Placed;
+use crate::mem::unlocked::{self, Atomic};
 
 /// An atomic of std, or an array of them, in shared memory: derefs to it, without a lock.
 ///
@@ -60,9 +60,9 @@ impl<A: Atomic> Shared<A> {
     /// `OutOfMemory`; `InvalidInput` for an array of no elements.
     pub fn new(value: A) -> Result<Self> {
         let mut value = value;
-        let shape = atomic::shape_of::<A>()?;
+        let shape = unlocked::shape_of::<A>()?;
         Self::from_hold(Hold::new(shape, &mut |fresh| {
-            atomic::fill(fresh, &mut value)
+            unlocked::fill(fresh, &mut value)
         })?)
     }
 
@@ -73,9 +73,9 @@ impl<A: Atomic> Shared<A> {
     /// As [`Value::create`](crate::Value::create).
     pub fn create(name: &str, value: A) -> Result<Self> {
         let mut value = value;
-        let shape = atomic::shape_of::<A>()?;
+        let shape = unlocked::shape_of::<A>()?;
         Self::from_hold(Hold::create(name, shape, &mut |fresh| {
-            atomic::fill(fresh, &mut value)
+            unlocked::fill(fresh, &mut value)
         })?)
     }
 
@@ -95,13 +95,13 @@ impl<A: Atomic> Shared<A> {
     ///
     /// Those of [`open`](Self::open) and [`create`](Self::create), but for `NotFound` and `AlreadyExists`.
     pub fn open_or_create(name: &str, init: impl FnOnce() -> A) -> Result<Self> {
-        let shape = atomic::shape_of::<A>()?;
+        let shape = unlocked::shape_of::<A>()?;
         let (mut init, mut value) = (Some(init), None);
         Self::from_hold(Hold::open_or_create(name, shape, &mut |fresh| {
             value = value.take().or_else(|| init.take().map(|init| init()));
             value
                 .as_mut()
-                .map_or(Ok(()), |value| atomic::fill(fresh, value))
+                .map_or(Ok(()), |value| unlocked::fill(fresh, value))
         })?)
     }
 
@@ -115,7 +115,7 @@ impl<A: Atomic> Shared<A> {
     }
 
     fn from_hold(hold: Hold) -> Result<Self> {
-        let placed = atomic::placed(&hold.spot()?)?;
+        let placed = unlocked::placed(&hold.spot()?)?;
         Ok(Self {
             core: Arc::new(Core { placed, hold }),
         })

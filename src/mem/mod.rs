@@ -6,10 +6,10 @@
 )]
 
 pub(crate) mod arena;
-pub(crate) mod atomic;
 pub(crate) mod lanes;
 pub(crate) mod layout;
 pub(crate) mod members;
 pub(crate) mod place;
 pub(crate) mod shape;
 pub(crate) mod spot;
+pub(crate) mod unlocked;

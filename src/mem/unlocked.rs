@@ -27,14 +27,14 @@ pub(crate) unsafe trait Plain: Words + Send + Sync + 'static {
 }
 
 macro_rules! atomics {
-    ($($atomic:ty => $item:ty),*) => { $(
-        impl Atomic for $atomic {}
+    ($($word:ty => $item:ty),*) => { $(
+        impl Atomic for $word {}
         // SAFETY: an atomic of std, documented to be as large as its item; the alignment is looked at below.
-        unsafe impl Plain for $atomic {
+        unsafe impl Plain for $word {
             type Item = $item;
             const COUNT: usize = 1;
         }
-        const _: () = assert!(align_of::<$atomic>() == align_of::<$item>());
+        const _: () = assert!(align_of::<$word>() == align_of::<$item>());
     )* };
 }
 
@@ -51,9 +51,9 @@ unsafe impl<A: Plain, const N: usize> Plain for [A; N] {
 }
 
 macro_rules! words {
-    ($($atomic:ty),*) => { $(
+    ($($word:ty),*) => { $(
         // SAFETY: an atomic integer; every bit pattern is valid; nothing to drop.
-        unsafe impl Words for $atomic {}
+        unsafe impl Words for $word {}
     )* };
 }
 
