@@ -47,15 +47,31 @@ pub type ArrayGuard<'a, T, L = RobustMutex> = Guard<'a, [T], L>;
 /// # }
 /// ```
 ///
-/// A named array of numbers, `Array::<f64>::create("prices", 1024)`, can be read by numpy:
+/// # Python beside it
+///
+/// A named array of numbers, `Array::<f64>::create("prices", 1024)`, is an array of numpy in any program of the same user, without a copy:
 ///
 /// ```python
+/// import ctypes, mmap
 /// import numpy as np
-/// head = np.fromfile("/dev/shm/prices", dtype="<u8", count=10)
-/// kind = open("/dev/shm/prices", "rb").read(40)[24:].rstrip(b"\0").decode()  # "<f8"
-/// start, count = int(head[8]), int(head[7])
-/// prices = np.memmap("/dev/shm/prices", dtype=kind, mode="r", offset=start, shape=count)
+/// with open("/dev/shm/prices", "r+b") as file:
+///     memory = mmap.mmap(file.fileno(), 0)
+/// start, count = (int.from_bytes(memory[at:at + 8], "little") for at in (64, 56))
+/// kind = memory[24:40].rstrip(b"\0").decode()  # "<f8"
+/// prices = np.frombuffer(memory, kind, count, start)
 /// ```
+///
+/// and these lines take the lock, which is a robust mutex of the same libc. Killed in between, Python leaves the next to lock here an
+/// [`OwnerDied`](crate::LockError::OwnerDied):
+///
+/// ```python
+/// libc, lock = ctypes.CDLL(None), ctypes.byref(ctypes.c_char.from_buffer(memory, 128))
+/// assert libc.pthread_mutex_lock(lock) == 0 and not memory[188] & 11  # 130: its owner died; 11: poisoned, frozen, lent
+/// prices *= 2
+/// libc.pthread_mutex_unlock(lock)
+/// ```
+///
+/// The other way round, memory that Python has made is a [`RawArray`](crate::RawArray) here.
 pub struct Array<T, L: RawLock = RobustMutex> {
     core: Arc<Core<T, L>>,
 }

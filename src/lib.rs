@@ -42,6 +42,7 @@
 //! | counters and flags without a lock | [`Shared`] |
 //! | a large array that several processes read or change | [`Array`]; read only, without a lock: [`FrozenArray`] |
 //! | to share with a program that is not my child | [`Value::create`], [`Array::create`] and their `open`, by name |
+//! | to share with numpy, Python, C | a named [`Array`], whose docs show the lines for it; what they made: [`RawArray`] |
 //! | to remove what killed processes left in `/dev/shm` | [`sweep`] |
 //! | another lock than the robust one | the lock parameter and [`lock`] |
 //! | to know what went wrong | [`Error::kind`], [`Error::panic`], [`Error::death`] |
@@ -119,6 +120,7 @@ mod mem;
 mod pool;
 mod primitive;
 mod process;
+mod raw;
 mod ring;
 mod segment;
 mod semaphore;
@@ -136,6 +138,7 @@ pub use handle::travel::Travels;
 pub use mem::unlocked::Atomic;
 pub use pool::{AsyncResult, Builder, Chunked, Imap, ImapUnordered, Pool, TryApplyError};
 pub use process::{Parent, Process, ProcessBuilder, active_children, parent, wait_any};
+pub use raw::RawArray;
 pub use semaphore::{Semaphore, SemaphoreGuard};
 pub use shared::Shared;
 pub use sync::failure::{LockError, LockResult};

@@ -106,9 +106,14 @@ pub(crate) fn lease(fd: BorrowedFd<'_>, lease: Lease) -> io::Result<bool> {
 
 /// Reads up to `bytes.len()` bytes from the start of the file; returns how many there were.
 pub(crate) fn read_start(fd: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<usize> {
+    read_at(fd, 0, bytes)
+}
+
+/// Reads up to `bytes.len()` bytes from byte `at` of the file; returns how many there were.
+pub(crate) fn read_at(fd: BorrowedFd<'_>, at: usize, bytes: &mut [u8]) -> io::Result<usize> {
     let mut done = 0;
     while done < bytes.len() {
-        match nix::sys::uio::pread(fd, &mut bytes[done..], done.cast_signed() as i64) {
+        match nix::sys::uio::pread(fd, &mut bytes[done..], (at + done).cast_signed() as i64) {
             Ok(0) => break,
             Ok(count) => done += count,
             Err(Errno::EINTR) => {}
@@ -116,6 +121,20 @@ pub(crate) fn read_start(fd: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<usi
         }
     }
     Ok(done)
+}
+
+/// Writes all of `bytes` at byte `at` of the file.
+pub(crate) fn write_at(fd: BorrowedFd<'_>, at: usize, bytes: &[u8]) -> io::Result<()> {
+    let mut done = 0;
+    while done < bytes.len() {
+        match nix::sys::uio::pwrite(fd, &bytes[done..], (at + done).cast_signed() as i64) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => done += count,
+            Err(Errno::EINTR) => {}
+            Err(other) => return Err(other.into()),
+        }
+    }
+    Ok(())
 }
 
 /// What `/dev/shm` still has room for; `None` where it has no limit or cannot be asked.

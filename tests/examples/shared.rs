@@ -28,6 +28,52 @@ fn array_sum_agrees_with_the_plain_sum() {
     refuses("array_sum", &["many"], "\"many\" is no length");
 }
 
+/// A python3 that has numpy, if there is one.
+fn python() -> Option<&'static str> {
+    let has_numpy = |python: &&&str| {
+        let mut command = Command::new(python);
+        let found = command.args(["-c", "import numpy"]).output();
+        found.is_ok_and(|found| found.status.success())
+    };
+    ["python3", "/usr/bin/python3"]
+        .iter()
+        .find(has_numpy)
+        .copied()
+}
+
+#[test]
+fn numpy_reads_what_the_workers_wrote() {
+    refuses(
+        "numpy_reads_array",
+        &["none"],
+        "\"none\" is no number of points",
+    );
+    let none = run("numpy_reads_array", ["10", "/nowhere/python3"]).expect(1);
+    assert!(
+        none.stderr.contains("did not do its part"),
+        "{}",
+        none.stderr
+    );
+    let Some(python) = python() else {
+        println!("skipped: there is no python3 with numpy (apt-get install python3-numpy)");
+        return;
+    };
+    for points in ["1", "10000", "123456"] {
+        let found = run("numpy_reads_array", [points, python]).expect(0);
+        let lines: Vec<&str> = found.text().lines().collect();
+        let [rust, numpy, last] = lines[..] else {
+            panic!("{lines:?}")
+        };
+        let numpy = numpy.replace("numpy: ", "rust:  ").replace("<f8", "f64");
+        assert!(
+            rust.starts_with(&format!("rust:  {points} points")),
+            "{rust}"
+        );
+        assert_eq!(rust, numpy);
+        assert_eq!(last, "rust:  the first point is 42 now");
+    }
+}
+
 #[test]
 fn shared_counter_loses_no_addition() {
     let found = run("shared_counter", [""; 0]).expect(0);

@@ -11,4 +11,6 @@ mod help;
 mod lent;
 mod lock;
 mod named;
+mod numpy;
+mod raw;
 mod shared;

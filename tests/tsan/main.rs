@@ -33,22 +33,10 @@ mod sync;
 #[allow(dead_code, reason = "as above")]
 mod sys;
 
+#[allow(dead_code, unused_imports, reason = "as above")]
 mod mem {
-    /// The twin of `src/mem/place.rs`: nothing is mapped here.
-    pub(crate) mod place {
-        use crate::primitive::{AtomicU32, AtomicU64};
-
-        /// See the original.
-        ///
-        /// # Safety
-        ///
-        /// As there.
-        pub(crate) unsafe trait Shared: Sync {}
-        // SAFETY: as in the original.
-        unsafe impl Shared for AtomicU32 {}
-        // SAFETY: as in the original.
-        unsafe impl Shared for AtomicU64 {}
-    }
+    #[path = "../../../src/mem/place.rs"]
+    pub(crate) mod place;
 }
 
 use std::cell::UnsafeCell;
