@@ -34,10 +34,7 @@ mod sync;
 mod sys;
 
 #[allow(dead_code, unused_imports, reason = "as above")]
-mod mem {
-    #[path = "../../../src/mem/place.rs"]
-    pub(crate) mod place;
-}
+mod mem;
 
 use std::cell::UnsafeCell;
 use std::ffi::c_void;
