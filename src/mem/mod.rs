@@ -8,6 +8,7 @@
 pub(crate) mod arena;
 pub(crate) mod lanes;
 pub(crate) mod layout;
+pub(crate) mod mapped;
 pub(crate) mod members;
 pub(crate) mod place;
 pub(crate) mod shape;

@@ -237,11 +237,3 @@ impl<T: Shared + ?Sized> fmt::Debug for Placed<T> {
 
 // SAFETY: a slice of what is `Shared` adds neither padding nor invariants nor a destructor.
 unsafe impl<T: Shared> Shared for [T] {}
-
-/// Makes a mapping a region.
-pub(crate) fn region_of(mapping: crate::sys::map::Mapping) -> Region {
-    let (base, len) = (mapping.base(), mapping.len());
-    // SAFETY: 1: the mapping lives in `keep`, and only the region knows its address. 2: mappings are page-aligned, and none is longer than
-    // isize::MAX. 3: callers that map read-only only read.
-    unsafe { Region::new(base, len, Arc::new(mapping)) }
-}

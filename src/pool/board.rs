@@ -17,7 +17,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::mem::arena::{GRANULE, Refused, Span, Table, Taker};
-use crate::mem::place::{OutOfRegion, Placed, Region, region_of};
+use crate::mem::mapped::region_of;
+use crate::mem::place::{OutOfRegion, Placed, Region};
 use crate::primitive::{AtomicU32, AtomicU64, Padded};
 use crate::ring::claim::Tasks;
 use crate::ring::line::Line;

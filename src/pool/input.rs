@@ -152,7 +152,7 @@ mod tests {
     #[test]
     fn a_task_that_cannot_be_is_refused_before_its_items_are_counted() {
         let input = Input {
-            shared: crate::mem::place::region_of(map::private(2 * GRANULE).unwrap()),
+            shared: crate::mem::mapped::region_of(map::private(2 * GRANULE).unwrap()),
             source: Arc::new(Nowhere),
             inline: [0; ARGUMENTS_INLINE],
             buffer: Vec::new(),

@@ -9,11 +9,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use super::{
-    Init, Origin, Segment, ensure_available, fill_holes, finish, header_of, read_header,
-    region_over, signature,
+    Init, Origin, Segment, ensure_available, fill_holes, finish, header_of, read_header, signature,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::mem::layout::{Contents, SegmentId};
+use crate::mem::mapped::region_of;
 use crate::mem::place::Region;
 use crate::mem::shape::Shape;
 use crate::sys::map::Mapping;
@@ -64,13 +64,6 @@ fn map_new(shape: Shape, total: usize) -> Result<(Contents, OwnedFd, Region)> {
     let fd = memfd::create("multiproc", total as u64).map_err(refused)?;
     let mapping = Mapping::writable(fd.as_fd(), total).map_err(refused)?;
     Ok((Contents::new(shape, total), fd, region_of(mapping)))
-}
-
-fn region_of(mapping: Mapping) -> Region {
-    let (base, len) = (mapping.base(), mapping.len());
-    // SAFETY: 1. the mapping is kept by the region, and touched through it alone. 2. pages are 128-aligned, and mapped lengths fit.
-    // 3. a read-only mapping is handed on with `writable: false`.
-    unsafe { region_over(base, len, mapping) }
 }
 
 fn sign(region: &Region) -> Result<SegmentId> {
