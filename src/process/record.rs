@@ -50,7 +50,7 @@ struct Who {
 
 /// Becomes readable when the child has ended.
 enum Sentinel {
-    Pidfd(OwnedFd),
+    Pidfd(Arc<OwnedFd>),
     /// Where the kernel has no pidfds, or the child had ended and was collected before one could be had.
     Event(EventFd),
 }
@@ -265,7 +265,9 @@ impl Record {
             let ready = state.progress >= Progress::Greeted && state.sending.is_none();
             (ready || state.end.is_some()).then(|| state.child.clone())
         };
-        if let Some(Some(child)) = self.wait_for(Wait::Forever, ready) {
+        let child = self.wait_for(Wait::Forever, ready).flatten();
+        if let Some(child) = &child {
+            child.let_be();
             let _ = child.send(&Told::Detach.to_bytes(), &[]);
         }
         let heard = |state: &mut State| {

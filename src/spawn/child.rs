@@ -83,7 +83,8 @@ pub(super) struct Entry {
     control: Socket,
     /// Held while a message is taken and passed on, so that messages stay in order.
     hearing: Mutex<()>,
-    pidfd: OnceLock<OwnedFd>,
+    /// Watched from its hello on.
+    pidfd: OnceLock<Arc<OwnedFd>>,
     phase: Mutex<Phase>,
     /// Why it could not begin, in its own words.
     refusal: OnceLock<String>,
@@ -96,6 +97,8 @@ pub(super) struct Entry {
     look_at: Mutex<Option<Instant>>,
     /// It was told to end by a signal, or has ended.
     ending: Flag,
+    /// It may close its socket.
+    let_be: Flag,
     events: Arc<dyn Events>,
 }
 
@@ -175,12 +178,22 @@ impl Child {
     }
 
     /// A descriptor of the process; `None` if it was collected already.
-    pub(crate) fn descriptor(&self) -> io::Result<Option<OwnedFd>> {
+    pub(crate) fn descriptor(&self) -> io::Result<Option<Arc<OwnedFd>>> {
         // not collected as long as this is held, so the number is still its own
-        match &*lock(&self.0.phase) {
-            Phase::Over => Ok(None),
-            _ => pidfd::open(self.0.pid.cast_signed()).map(Some),
+        let phase = lock(&self.0.phase);
+        if let Some(pidfd) = self.0.pidfd.get() {
+            return Ok(Some(Arc::clone(pidfd)));
         }
+        if matches!(*phase, Phase::Over) {
+            return Ok(None);
+        }
+        let pidfd = Arc::new(pidfd::open(self.0.pid.cast_signed())?);
+        Ok(Some(Arc::clone(self.0.pidfd.get_or_init(|| pidfd))))
+    }
+
+    /// The child may close its socket and live on.
+    pub(crate) fn let_be(&self) {
+        self.0.let_be.raise();
     }
 
     /// Sends SIGTERM; nothing to one that has ended.
@@ -232,6 +245,7 @@ impl Entry {
             resume_at: Mutex::new(None),
             look_at: Mutex::new(None),
             ending: Flag::new(),
+            let_be: Flag::new(),
             phase: Mutex::new(Phase::Starting {
                 launch,
                 deadline: Instant::now() + HELLO_LIMIT,
@@ -249,7 +263,7 @@ impl Entry {
     /// Has `ready` tell of it no more, though a process forked by this one may hold its descriptors open.
     pub(super) fn unwatch(&self, ready: &Epoll) {
         let _ = ready.delete(&self.control);
-        let _ = self.pidfd.get().map(|pidfd| ready.delete(pidfd));
+        let _ = self.pidfd.get().map(|pidfd| ready.delete(&**pidfd));
     }
 
     /// The key of its socket; that of its pidfd is the next.
@@ -361,8 +375,13 @@ impl Entry {
             }
         } else {
             if socket_fired && !self.hear() {
-                // one that closed it and lives could be told nothing any more; for one that is ending this comes too late
-                self.end();
+                if self.let_be.is_raised() {
+                    let _ = ready.delete(&self.control);
+                    *lock(&self.look_at) = Some(Instant::now() + LOOK_BLINDLY);
+                } else {
+                    // one that closed it and lives could be told nothing any more; for one that is ending this comes too late
+                    self.end();
+                }
             }
             self.check_time();
         }
@@ -393,12 +412,12 @@ impl Entry {
         if let Err(error) = Hello::own(hook::offset()).check(&hello) {
             return self.give_up(Progress::Refused(error));
         }
-        if let Some(pidfd) = message.descriptors.into_iter().next()
-            && watch(ready, pidfd.as_fd(), self.key() + 1).is_ok()
-        {
-            let _ = self.pidfd.set(pidfd);
-        }
         let mut phase = lock(&self.phase);
+        let said = message.descriptors.into_iter().next().map(Arc::new);
+        let pidfd = self.pidfd.get().cloned().or(said);
+        let watched = pidfd
+            .filter(|pidfd| watch(ready, pidfd.as_fd(), self.key() + 1).is_ok())
+            .map(|pidfd| self.pidfd.get_or_init(|| pidfd));
         if let Phase::Starting {
             launch, process, ..
         } = std::mem::replace(&mut *phase, Phase::Over)
@@ -428,7 +447,7 @@ impl Entry {
             }
             if !alive {
                 self.end();
-            } else if self.pidfd.get().is_none() {
+            } else if watched.is_none() {
                 *lock(&self.look_at) = Some(Instant::now() + LOOK_BLINDLY);
             }
         }
@@ -498,7 +517,7 @@ impl Entry {
             drop(phase);
             if pidfd_fired {
                 self.ending.raise();
-                let _ = self.pidfd.get().map(|pidfd| ready.delete(pidfd));
+                let _ = self.pidfd.get().map(|pidfd| ready.delete(&**pidfd));
             }
             let soon = if self.ending.is_raised() {
                 let _ = ready.delete(&self.control);
