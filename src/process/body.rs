@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, OnceLock};
 
-use crate::error::TaskPanic;
+use crate::error::{CUT_OFF, TaskPanic};
 use crate::handle::travel::{FromParent, Travels, append_wires};
 use crate::handle::{Pin, Source};
 use crate::process::message::{Said, Setup, Status, Told};
@@ -15,6 +15,8 @@ use crate::spawn::panics::{
     catch_panics_of_this_thread, encode_panic, encode_panic_for_message, guarded,
 };
 use crate::spawn::worker::{Arrival, Control};
+use crate::sys::entry;
+use crate::sys::socket::is_end;
 
 /// Calls `fn(A) -> R`.
 pub(super) struct Body<A, R>(PhantomData<fn(A) -> R>);
@@ -170,6 +172,11 @@ impl Stage {
             inline: parcel.inline(),
         };
         let file: Vec<_> = parcel.file().into_iter().collect();
-        self.control.send(&said.to_bytes(), &file);
+        if let Err(error) = self.control.try_send(&said.to_bytes(), &file)
+            && !is_end(&error)
+            && !self.control.is_detached()
+        {
+            entry::quit(CUT_OFF); // the function has closed what its result would go by
+        }
     }
 }

@@ -21,7 +21,7 @@ use crate::primitive::{Counter, Flag};
 use crate::spawn::hello::{Hello, REFUSAL, Start, exit};
 use crate::spawn::hook;
 use crate::sys::pidfd::{self, Status};
-use crate::sys::socket::{Message, Socket};
+use crate::sys::socket::{Message, Socket, is_end};
 
 /// How long a child may take to say hello.
 const HELLO_LIMIT: Duration = Duration::from_secs(10);
@@ -199,12 +199,19 @@ impl Child {
     /// Sends SIGTERM; nothing to one that has ended.
     pub(crate) fn terminate(&self) -> io::Result<()> {
         // not collected as long as this is held, so the number is still its own
-        match &*lock(&self.0.phase) {
+        let sent = match &*lock(&self.0.phase) {
             Phase::Over => Ok(()),
-            _ => match kill(Pid::from_raw(self.0.pid.cast_signed()), Signal::SIGTERM) {
-                Err(Errno::ESRCH) => Ok(()), // collected by the program's own wait
-                sent => Ok(sent?),
+            _ => match self.0.pidfd.get() {
+                Some(pidfd) => pidfd::terminate(pidfd.as_fd()),
+                None => Ok(kill(
+                    Pid::from_raw(self.0.pid.cast_signed()),
+                    Signal::SIGTERM,
+                )?),
             },
+        };
+        match sent {
+            Err(error) if error.raw_os_error() == Some(Errno::ESRCH as i32) => Ok(()),
+            sent => sent,
         }
     }
 
@@ -580,14 +587,6 @@ impl Entry {
 /// Has `ready` tell of `fd`, as long as it can be read, by `key`.
 pub(super) fn watch(ready: &Epoll, fd: BorrowedFd<'_>, key: u64) -> io::Result<()> {
     Ok(ready.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, key))?)
-}
-
-/// Whether a message could not be sent as nobody is there to read it.
-fn is_end(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
-    )
 }
 
 /// Where there is no pidfd.

@@ -156,6 +156,10 @@ impl Control {
         self.detached.raise();
     }
 
+    pub(crate) fn is_detached(&self) -> bool {
+        self.detached.is_raised()
+    }
+
     /// Nothing will be heard of the parent any more: whoever waits for that hears so, since what its listener held is dropped.
     fn stop_listening(&self) {
         let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
@@ -266,7 +270,7 @@ pub(crate) fn serve(control: OwnedFd, hook: usize, parent: i32) -> ! {
     }
     watch(&control, parent, parent_process.pidfd.as_ref());
     parent_process.has_gone();
-    if control.detached.is_raised() {
+    if control.is_detached() {
         control.stop_listening();
         entry::await_end(); // by the thread of the entry function
     }

@@ -31,6 +31,14 @@ pub(crate) fn resume(pidfd: BorrowedFd<'_>) {
     send(pidfd, libc::SIGCONT);
 }
 
+/// Sends SIGTERM.
+pub(crate) fn terminate(pidfd: BorrowedFd<'_>) -> io::Result<()> {
+    match send(pidfd, libc::SIGTERM) {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 fn send(pidfd: BorrowedFd<'_>, signal: libc::c_int) -> libc::c_long {
     let none = std::ptr::null::<libc::siginfo_t>();
     // SAFETY: no siginfo is passed, so the kernel makes one.

@@ -111,6 +111,14 @@ impl Socket {
     }
 }
 
+/// Whether a message could not be sent as nobody is there to read it.
+pub(crate) fn is_end(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+    )
+}
+
 /// None if this process can have no more.
 fn take_descriptors(message: &nix::sys::socket::RecvMsg<'_, '_, ()>) -> io::Result<Vec<OwnedFd>> {
     let mut taken = Vec::new();

@@ -4,10 +4,13 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use multiproc::{Array, ErrorKind, FrozenArray, Process, Value};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::{stay, wait_for, wait_until};
+use super::{command, in_role, state_of, stay, wait_for, wait_until};
 
 fn square(x: u64) -> u64 {
     x * x
@@ -233,6 +236,61 @@ fn values_and_arrays_travel_both_ways() {
         (small.get().unwrap(), large[1].get(3).unwrap()),
         (50_000, 8)
     );
+}
+
+/// Stops its parent, and returns what then nobody else holds.
+fn hand_back(value: Value<u64>) -> Value<u64> {
+    // so that the parent has let go of what it sent
+    std::thread::sleep(Duration::from_millis(50));
+    let parent = multiproc::parent().unwrap().pid();
+    kill(Pid::from_raw(parent.cast_signed()), Signal::SIGSTOP).unwrap();
+    value
+}
+
+fn hand_on(value: Value<u64>) -> u64 {
+    let process = Process::spawn(hand_back, value).unwrap();
+    process.join().unwrap().get().unwrap()
+}
+
+/// What a process returns it holds until its parent does, however long that takes: whose memory it is would use it for something else.
+#[test]
+fn a_handle_that_goes_home_waits_for_a_parent_that_was_stopped() {
+    let process = Process::spawn(hand_on, Value::new(7_u64).unwrap()).unwrap();
+    let pid = process.pid();
+    wait_until("it has stopped", || state_of(pid) == Some('T'));
+    // so that its child could go further than it may
+    std::thread::sleep(Duration::from_millis(50));
+    let others: Vec<_> = (0..20_000).map(|_| Value::new(8_u64).unwrap()).collect();
+    kill(Pid::from_raw(pid.cast_signed()), Signal::SIGCONT).unwrap();
+    assert_eq!(process.join().unwrap(), 7);
+    drop(others);
+}
+
+#[test]
+fn what_there_is_no_memory_for_is_an_error() {
+    const TEST: &str = "calls::what_there_is_no_memory_for_is_an_error";
+    if !in_role() {
+        assert_eq!(command(TEST).output().unwrap().status.code(), Some(42));
+        return;
+    }
+    // no file may be longer, nor one in memory; what is beyond would be a signal
+    let limit = |()| {
+        let (_, hard) = getrlimit(Resource::RLIMIT_FSIZE).unwrap();
+        setrlimit(Resource::RLIMIT_FSIZE, 1 << 20, hard).unwrap();
+        vec![1_u8; 2 << 20]
+    };
+    let process = Process::builder().name("large").spawn(limit, ()).unwrap();
+    let error = process.join().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::OutOfMemory, "{error}");
+    assert!(
+        error.to_string().contains("process \"large\"") && error.to_string().contains("ulimit -f"),
+        "{error}"
+    );
+    assert_eq!(process.exit_status().unwrap().code(), Some(101));
+    let argument = limit(());
+    let error = Process::spawn(|bytes: Vec<u8>| bytes.len(), argument).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::OutOfMemory, "{error}");
+    std::process::exit(42);
 }
 
 #[test]

@@ -131,7 +131,7 @@ fn a_process_killed_at_any_moment_has_returned_or_died_of_that() {
     for round in 0..400_u32 {
         let process = Process::spawn(|x: u32| x + 1, round).unwrap();
         // a start takes some 1,500 us
-        let pause = Duration::from_micros(u64::from(round * 6_151 % 3_000));
+        let pause = Duration::from_micros(u64::from(round * 6_151 % 5_000));
         let start = std::time::Instant::now();
         while start.elapsed() < pause {
             std::hint::spin_loop();
@@ -273,11 +273,18 @@ fn a_process_that_closes_its_descriptors_costs_itself_at_most() {
         for fd in 3..64 {
             let _ = nix::unistd::close(fd);
         }
-        std::thread::sleep(Duration::from_millis(50));
     };
     let process = Process::spawn(close, ()).unwrap();
     let error = process.join_timeout(LONG).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::WorkerDied, "{error}");
+    let death = error.death().unwrap();
+    // by itself, or by whoever saw its socket closed first: its first thread, or its parent
+    assert!(
+        matches!(
+            (death.exit_code, death.signal),
+            (Some(118 | 120), None) | (None, Some(9))
+        ),
+        "{error}"
+    );
     assert_eq!(Process::spawn(|x: u32| x, 5).unwrap().join().unwrap(), 5);
 }
 

@@ -241,6 +241,22 @@ fn a_detached_process_outlives_a_killed_parent() {
     }
 }
 
+/// Were it detached before it has heard so, it would end with a parent that is killed just then.
+#[test]
+fn a_process_is_not_detached_before_it_knows() {
+    let there = Value::new(0_u32).unwrap();
+    let process = Process::spawn(stay, there.clone()).unwrap();
+    wait_for(&there, 1);
+    let pid = Pid::from_raw(process.pid().cast_signed());
+    kill(pid, Signal::SIGSTOP).unwrap();
+    let detached = std::thread::spawn(move || process.detach());
+    std::thread::sleep(Duration::from_millis(50));
+    assert!(!detached.is_finished());
+    kill(pid, Signal::SIGCONT).unwrap();
+    detached.join().unwrap().unwrap();
+    kill(pid, Signal::SIGKILL).unwrap();
+}
+
 #[test]
 fn a_detached_process_that_has_handles_to_give_ends_without_its_parent() {
     if in_role() {
@@ -273,6 +289,8 @@ fn a_detached_process_is_collected_and_may_close_what_it_likes() {
         for fd in 0..64 {
             let _ = nix::unistd::close(fd);
         }
+        // its first thread looks again, and finds its socket gone
+        kill(Pid::this(), Signal::SIGINT).unwrap();
         std::thread::sleep(Duration::from_millis(50));
         stay(there);
     };
