@@ -14,6 +14,7 @@ mod forked;
 mod handles;
 mod large;
 mod old_kernel;
+mod python;
 mod results;
 mod seeds;
 mod storm;

@@ -5,6 +5,7 @@
 #![allow(clippy::print_stdout, reason = "children in a role report on stdout")]
 
 mod killed;
+mod left;
 mod parent;
 mod refusals;
 mod terminal;

@@ -12,5 +12,6 @@ mod lent;
 mod lock;
 mod named;
 mod numpy;
+mod python;
 mod raw;
 mod shared;
