@@ -9,6 +9,7 @@ use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::sys::lease::Holder;
 
 use super::layout::{Contents, Flags, HEADER_LEN, LOCK_AT, LOCK_BYTES, LockArea, SegmentId};
 use super::place::{OutOfRegion, Placed, Region, Shared};
@@ -18,6 +19,9 @@ use super::shape::Shape;
 pub(crate) trait Keeper: Any + Send + Sync {
     /// The file. All its descriptors in this process and others lead to the same leases.
     fn file(&self) -> BorrowedFd<'_>;
+
+    /// The descriptor by which this process holds leases on the file.
+    fn holder(&self) -> std::io::Result<&Holder>;
 
     /// Its segment, and which object of that it is: no two objects are the same.
     fn object(&self) -> (SegmentId, u32);

@@ -6,7 +6,7 @@
 //! same user does not truncate it, which would be a SIGBUS here.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::{
     Init, Origin, Segment, ensure_available, fill_holes, finish, header_of, read_header, signature,
@@ -85,6 +85,7 @@ fn done(id: SegmentId, contents: Contents, region: Region, fd: OwnedFd) -> Arc<S
         writable: true,
         origin: Origin::Created,
         born: fork::generation(),
+        holder: OnceLock::new(),
     })
 }
 
@@ -137,5 +138,6 @@ pub(crate) fn attach(fd: OwnedFd, id: SegmentId, writable: bool) -> Result<Arc<S
         writable,
         origin: Origin::Attached,
         born: fork::generation(),
+        holder: OnceLock::new(),
     }))
 }

@@ -17,13 +17,14 @@ pub(crate) mod sweep;
 
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::mem::layout::{Contents, Creator, HEADER_LEN, Header, Parsed, SegmentId};
 use crate::mem::place::{Placed, Region};
 use crate::mem::shape::Shape;
 use crate::mem::spot::{Fresh, Keeper, Spot};
+use crate::sys::lease::Holder;
 use crate::sys::process::{self, Identity};
 use crate::sys::{fork, memfd, memory, shm};
 
@@ -42,6 +43,8 @@ pub(crate) struct Segment {
     origin: Origin,
     /// Generation of the process that mapped it: a forked child cleans up nothing.
     born: u64,
+    /// Made when this process first takes a lease.
+    holder: OnceLock<Holder>,
 }
 
 /// How this process came by a segment.
@@ -132,6 +135,14 @@ impl AsFd for Segment {
 impl Keeper for Segment {
     fn file(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+
+    fn holder(&self) -> std::io::Result<&Holder> {
+        if let Some(holder) = self.holder.get() {
+            return Ok(holder);
+        }
+        let holder = Holder::new(self.fd.as_fd())?;
+        Ok(self.holder.get_or_init(|| holder)) // another thread's, if it was quicker
     }
 
     fn object(&self) -> (SegmentId, u32) {

@@ -25,7 +25,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::NonNull;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use shared_memory::{Shmem, ShmemConf, ShmemError};
@@ -257,6 +257,7 @@ fn settle(
         writable: true,
         origin: Origin::CreatedNamed(name.to_owned()),
         born: fork::generation(),
+        holder: OnceLock::new(),
     })))
 }
 
@@ -524,5 +525,6 @@ fn try_open(name: &str, object: &str, watched: &mut Watched) -> Result<Opened> {
         writable: true,
         origin: Origin::Opened(name.to_owned()),
         born: fork::generation(),
+        holder: OnceLock::new(),
     })))
 }

@@ -23,6 +23,7 @@ use crate::mem::members::Name;
 use crate::mem::place::{OutOfRegion, Placed};
 use crate::mem::shape::Shape;
 use crate::mem::spot::{Keeper, Spot};
+use crate::sys::lease::Holder;
 use crate::sys::process::Identity;
 use crate::sys::{fork, memfd};
 
@@ -376,6 +377,10 @@ impl Cell {
 impl Keeper for Cell {
     fn file(&self) -> BorrowedFd<'_> {
         self.slab.segment.as_fd()
+    }
+
+    fn holder(&self) -> std::io::Result<&Holder> {
+        self.slab.segment.holder()
     }
 
     fn object(&self) -> (SegmentId, u32) {

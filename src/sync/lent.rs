@@ -115,22 +115,15 @@ impl<T: Pod, L: RawLock> Guarded<[T], L> {
     ///
     /// # Errors
     ///
-    /// `Gone` if it is over; `Frozen` for a read-only mapping, `Forked`; `Os` if no descriptor is left.
+    /// `Frozen` for a read-only mapping, `Forked`.
     pub(crate) fn borrow_part_of(&self, number: u32) -> Result<Borrowed<T>> {
         self.check_writable()?;
-        let keeper = self.keeper();
-        let refused = |error| Error::os("cannot take part in writing an array", error);
-        let holder = Holder::new(keeper.file()).map_err(refused)?;
-        let borrowed = Borrowed {
+        Ok(Borrowed {
             data: self.data(),
             area: self.area().clone(),
-            object: keeper.object(),
-            holder,
-            byte: byte_of(&**keeper, number),
             number,
-            _keep: Arc::clone(keeper),
-        };
-        Ok(borrowed)
+            keeper: Arc::clone(self.keeper()),
+        })
     }
 }
 
@@ -176,12 +169,9 @@ impl<T: Pod, L: RawLock> Drop for Lending<'_, T, L> {
 pub(crate) struct Borrowed<T> {
     data: NonNull<[T]>,
     area: Placed<LockArea>,
-    object: (SegmentId, u32),
-    holder: Holder,
-    byte: u64,
     number: u32,
     /// Keeps the data mapped, and the object from being another's.
-    _keep: Arc<dyn Keeper>,
+    keeper: Arc<dyn Keeper>,
 }
 
 impl<T: Pod> Borrowed<T> {
@@ -193,16 +183,20 @@ impl<T: Pod> Borrowed<T> {
     ///
     /// # Errors
     ///
-    /// `Gone` if the lending is over: the lender has died, or given up.
+    /// `Gone` if the lending is over: the lender has died, or given up; `Os` if no descriptor is left.
     pub(crate) fn write(&self) -> Result<Writer<'_, T>> {
         let refused = |error| Error::os("cannot take part in writing an array", error);
-        self.holder.take(self.byte).map_err(refused)?;
+        let holder = self.keeper.holder().map_err(refused)?;
+        let byte = byte_of(&*self.keeper, self.number);
+        holder.take(byte).map_err(refused)?;
         let writer = Writer {
             of: self,
+            holder,
+            byte,
             here: PhantomData,
         };
         if self.area.flags.may_begin(self.number) {
-            WRITING.set(Some(self.object));
+            WRITING.set(Some(self.keeper.object()));
             return Ok(writer);
         }
         Err(Error::new(
@@ -215,6 +209,8 @@ impl<T: Pod> Borrowed<T> {
 /// The right to write parts, one at a time.
 pub(crate) struct Writer<'a, T: Pod> {
     of: &'a Borrowed<T>,
+    holder: &'a Holder,
+    byte: u64,
     /// It is this thread that must not wait for the lock.
     here: PhantomData<*const ()>,
 }
@@ -228,7 +224,7 @@ impl<T: Pod> Writer<'_, T> {
         }
         // SAFETY: inside the array, by the look above.
         let first = unsafe { self.of.data.cast::<T>().add(range.start) };
-        // SAFETY: bounds, alignment and type of the whole were checked when its spot was made, and it is mapped while `_keep` lives. The lender has the lock, and it goes to nobody while this lease is held, so that outside the lending nobody
+        // SAFETY: bounds, alignment and type of the whole were checked when its spot was made, and it is mapped while the keeper lives. The lender has the lock, and it goes to nobody while this lease is held, so that outside the lending nobody
         // reads or writes. Inside it, the lender gives a range to one process at a time (`pool/chunks` does: a task is run by one worker, and
         // by another only once the first has gone), and this process has one part at a time, by the borrow of `self`. Every bit pattern is
         // a T.
@@ -239,7 +235,7 @@ impl<T: Pod> Writer<'_, T> {
 impl<T: Pod> Drop for Writer<'_, T> {
     fn drop(&mut self) {
         WRITING.set(None);
-        // on an error it ends with the holder
-        let _ = self.of.holder.give_back(self.of.byte);
+        // on an error it ends with the segment's last user here
+        let _ = self.holder.give_back(self.byte);
     }
 }
