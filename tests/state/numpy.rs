@@ -114,8 +114,8 @@ fn shared<T: multiproc::Pod>(value: T) -> (Array<T>, Name, String) {
     array.set(2, value).unwrap();
     let [attach, _] = of_array(&name);
     (
-        name,
         array,
+        name,
         format!("{attach}\nprint(prices.dtype.str, *prices)\n"),
     )
 }
