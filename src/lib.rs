@@ -108,9 +108,11 @@ compile_error!("multiproc needs a 64-bit target: its shared words and offsets ar
 #[path = "docs/mod.rs"]
 pub mod _documentation;
 mod array;
+mod barrier;
 #[doc(hidden)]
 pub mod bench;
 mod codec;
+mod condvar;
 mod error;
 mod event;
 mod handle;
@@ -131,7 +133,9 @@ mod sys;
 mod value;
 
 pub use array::{Array, ArrayGuard, FrozenArray};
+pub use barrier::{Barrier, BarrierWaitResult};
 pub use bytemuck::{self, Pod, Zeroable};
+pub use condvar::{Condvar, WaitTimeoutResult};
 pub use error::{Error, ErrorKind, Result, TaskPanic, WorkerDeath};
 pub use event::Event;
 pub use handle::travel::Travels;

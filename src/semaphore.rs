@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::handle::words::{Words, handle_to_words};
-use crate::mem::members::Witness;
 use crate::mem::shape::Kind;
 use crate::sync::semaphore::{PERMITS_MAX, PLACES, SemaphoreWords};
 use crate::sys::clock::Wait;
@@ -63,7 +62,6 @@ pub struct Semaphore {
 
 struct Core {
     words: Words<SemaphoreWords>,
-    witness: OnceLock<Witness>,
     place: OnceLock<usize>,
 }
 
@@ -71,7 +69,6 @@ impl From<Words<SemaphoreWords>> for Core {
     fn from(words: Words<SemaphoreWords>) -> Self {
         Self {
             words,
-            witness: OnceLock::new(),
             place: OnceLock::new(),
         }
     }
@@ -80,17 +77,6 @@ impl From<Words<SemaphoreWords>> for Core {
 handle_to_words!(Semaphore, Core, Kind::Semaphore, "semaphore");
 
 impl Core {
-    #[inline]
-    fn witness(&self) -> Result<&Witness> {
-        match self.witness.get() {
-            Some(witness) => Ok(witness),
-            None => {
-                let witness = self.words.witness()?;
-                Ok(self.witness.get_or_init(|| witness))
-            }
-        }
-    }
-
     /// The place that this process's permits are booked at; `None` if there is none left.
     #[inline]
     fn place(&self, words: &SemaphoreWords) -> Result<Option<usize>> {
@@ -102,7 +88,7 @@ impl Core {
 
     #[cold]
     fn join(&self, words: &SemaphoreWords) -> Result<Option<usize>> {
-        let place = words.join(self.witness()?);
+        let place = words.join(&self.words.witness()?);
         Ok(place.map(|place| *self.place.get_or_init(|| place)))
     }
 
@@ -125,7 +111,7 @@ impl Core {
         } else {
             None
         };
-        if words.take(wait, place, self.witness()?) {
+        if words.take(wait, place, &self.words.witness()?) {
             return Ok(());
         }
         Err(match wait {
@@ -361,7 +347,7 @@ impl Semaphore {
     ///
     /// `Forked` in a forked child.
     pub fn available(&self) -> Result<usize> {
-        Ok(self.core.words.get()?.left(self.core.witness()?) as usize)
+        Ok(self.core.words.get()?.left(&self.core.words.witness()?) as usize)
     }
 }
 

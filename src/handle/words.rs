@@ -1,5 +1,7 @@
 //! Words that several processes share, and nothing else: what semaphores, events and their kin are made of.
 
+use std::sync::OnceLock;
+
 use serde::{Deserializer, Serializer};
 
 use super::{Hold, deserialize, failed, serialize};
@@ -12,10 +14,11 @@ use crate::sys::fork;
 /// The words `S`, and what keeps them.
 #[derive(Debug)]
 pub(crate) struct Words<S: Shared + 'static> {
-    words: Placed<S>,
+    placed: Placed<S>,
     hold: Hold,
     kind: Kind,
     born: u64,
+    witness: OnceLock<Witness>,
 }
 
 impl<S: Shared> Words<S> {
@@ -48,12 +51,13 @@ impl<S: Shared> Words<S> {
     }
 
     fn over(hold: Hold, kind: Kind) -> Result<Self> {
-        let words = hold.spot()?.words(&Shape::words::<S>(kind))?;
+        let placed = hold.spot()?.words(&Shape::words::<S>(kind))?;
         Ok(Self {
-            words,
+            placed,
             hold,
             kind,
             born: fork::generation(),
+            witness: OnceLock::new(),
         })
     }
 
@@ -67,7 +71,7 @@ impl<S: Shared> Words<S> {
         if self.is_inherited() {
             return Err(self.forked());
         }
-        Ok(&self.words)
+        Ok(&self.placed)
     }
 
     /// Whether it came to this process by `fork`.
@@ -88,15 +92,25 @@ impl<S: Shared> Words<S> {
     }
 
     /// How this process is called in the members of these words.
+    #[inline]
     pub(crate) fn witness(&self) -> Result<Witness> {
+        match self.witness.get() {
+            Some(witness) => Ok(*witness),
+            None => self.find_witness(),
+        }
+    }
+
+    #[cold]
+    fn find_witness(&self) -> Result<Witness> {
         let space = self.hold.segment().space()?;
-        Witness::new(space).map_err(|error| {
+        let witness = Witness::new(space).map_err(|error| {
             let tried = format!(
                 "cannot use {}: cannot read in /proc when this process started",
                 self.kind
             );
             Error::os(tried, error)
-        })
+        })?;
+        Ok(*self.witness.get_or_init(|| witness))
     }
 
     pub(crate) fn hold(&self) -> &Hold {

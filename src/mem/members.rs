@@ -38,6 +38,16 @@ impl Name {
         fits.then_some(Self(started << PID_BITS | u64::from(pid)))
     }
 
+    /// As it stands in shared memory.
+    pub(crate) fn to_word(self) -> u64 {
+        self.0
+    }
+
+    /// `None` for nobody.
+    pub(crate) fn from_word(word: u64) -> Option<Self> {
+        (word != 0).then_some(Self(word))
+    }
+
     pub(crate) fn pid(self) -> u32 {
         (self.0 & ((1 << PID_BITS) - 1)) as u32
     }

@@ -40,6 +40,18 @@ impl<G> LockError<G> {
         }
     }
 
+    /// The same, with something else around the guard.
+    pub(crate) fn map<H>(self, wrap: impl FnOnce(G) -> H) -> LockError<H> {
+        match self {
+            LockError::OwnerDied(guard) => LockError::OwnerDied(wrap(guard)),
+            LockError::WouldBlock => LockError::WouldBlock,
+            LockError::Timeout => LockError::Timeout,
+            LockError::Deadlock => LockError::Deadlock,
+            LockError::Frozen => LockError::Frozen,
+            LockError::Other(error) => LockError::Other(error),
+        }
+    }
+
     fn text(&self) -> &'static str {
         match self {
             LockError::OwnerDied(_) => {

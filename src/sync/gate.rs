@@ -15,8 +15,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::primitive::{AtomicU32, Ordering, fence, spin_loop};
-use crate::sys::clock::Wait;
+use crate::primitive::{AtomicU32, AtomicU64, Ordering, fence, spin_loop};
+use crate::sys::clock::{self, Wait};
 use crate::sys::futex;
 
 /// After that a sleeper looks by himself, whoever should have woken him.
@@ -116,10 +116,45 @@ impl Gate<'_> {
     }
 }
 
+/// When somebody last looked who has died, in millis of the monotonic clock: of all who wait, one looks each time.
+///
+/// | word | meaning | who changes it, and to what | what a death there leaves |
+/// |---|---|---|---|
+/// | a time | at which somebody began to look | who finds it too long ago, or yet to come: now | a look that the next one makes up for |
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Turn<'a>(pub(crate) &'a AtomicU64);
+
+impl Turn<'_> {
+    /// Whether it is for the caller to look now.
+    pub(crate) fn take(self) -> bool {
+        let now = clock::millis();
+        // ORDERING: Relaxed throughout; nothing is read on the strength of it.
+        let seen = self.0.load(Ordering::Relaxed);
+        // a little less than `LOOK_AGAIN`, for those who come each time at the same moment; a time to come is of another time namespace
+        let due = now < seen || now - seen >= 80;
+        due && self
+            .0
+            .compare_exchange(seen, now, Ordering::Relaxed, Ordering::Relaxed)
+            .is_ok()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::primitive::AtomicU64;
+
+    #[test]
+    fn one_looks_at_a_time() {
+        let word = AtomicU64::new(0);
+        assert!(Turn(&word).take());
+        assert!(!Turn(&word).take());
+        word.store(u64::MAX, Ordering::Relaxed);
+        assert!(Turn(&word).take());
+        let before = word.load(Ordering::Relaxed) - 100;
+        word.store(before, Ordering::Relaxed);
+        assert!(Turn(&word).take());
+        assert!(!Turn(&word).take());
+    }
 
     #[test]
     fn a_wait_ends_with_its_time_and_looks_around_before() {

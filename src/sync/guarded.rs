@@ -290,6 +290,14 @@ impl<T: ?Sized, L: RawLock> Guard<'_, T, L> {
         self.of.area.flags.heal();
         self
     }
+
+    /// Gives the lock back, runs `meanwhile`, and takes the lock again.
+    pub(crate) fn released(self, meanwhile: impl FnOnce()) -> LockResult<Self> {
+        let of = self.of;
+        drop(self);
+        meanwhile();
+        of.lock(Wait::Forever)
+    }
 }
 
 impl<'a, T: ?Sized, L: RawLock> Guard<'a, T, L> {

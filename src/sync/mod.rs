@@ -11,6 +11,8 @@
 )]
 
 pub(crate) mod adapter;
+pub(crate) mod barrier;
+pub(crate) mod condvar;
 pub(crate) mod current;
 pub(crate) mod event;
 pub(crate) mod failure;

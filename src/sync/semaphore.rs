@@ -31,7 +31,7 @@
 //! Exactly a multiple of 134,217,728 changes meanwhile, the last of them by the same process, in the same direction, with as many permits
 //! left, would deceive it.
 
-use super::gate::Gate;
+use super::gate::{Gate, Turn};
 use crate::mem::members::{Members, Name, Witness};
 use crate::mem::place::Shared;
 use crate::primitive::{AtomicU32, AtomicU64, Ordering};
@@ -57,6 +57,8 @@ const NUMBER_AT: u32 = 37;
 pub(crate) struct SemaphoreWords {
     word: AtomicU64,
     gate: AtomicU32,
+    /// When somebody last looked for the dead.
+    looked: AtomicU64,
     /// Most permits that may be left, 0 for no such limit. Written before anybody sees it, and never again.
     limit: AtomicU32,
     names: [AtomicU64; PLACES],
@@ -138,7 +140,7 @@ impl Permits<'_> {
     fn change(self, word: u64, left: u64, place: Option<usize>, effect: Effect) -> bool {
         let parity = place.and_then(|place| self.held.get(place)).map_or(0, |h| {
             // ORDERING: Relaxed; if it is not what belongs to `word`, the swap fails.
-            (h.load(Ordering::Relaxed) >> PERMIT_BITS) + 1 & 1
+            ((h.load(Ordering::Relaxed) >> PERMIT_BITS) + 1) & 1
         });
         let number = (word >> NUMBER_AT).wrapping_add(1);
         let next = left
@@ -260,7 +262,9 @@ impl SemaphoreWords {
     pub(crate) fn take(&self, wait: Wait, place: Option<usize>, witness: &Witness) -> bool {
         let take = || self.permits().take(place);
         let look = || {
-            self.take_back(witness);
+            if Turn(&self.looked).take() {
+                self.take_back(witness);
+            }
         };
         if wait == Wait::No {
             return take().is_some() || self.take_back(witness) > 0 && take().is_some();

@@ -1,6 +1,8 @@
 //! Semaphores, events and their kin, with real processes and real deaths.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod barrier;
+mod condvar;
 mod event;
 #[allow(dead_code, reason = "shared with tests/state, which uses all of it")]
 #[path = "../state/help.rs"]

@@ -153,7 +153,7 @@ fn what_a_process_holds_comes_back_when_it_ends_however_it_ends() {
         semaphore.wait().unwrap();
         semaphore.release().unwrap();
         // leaked on purpose: it is released all the same
-        std::mem::forget(semaphore.access().unwrap());
+        let _kept = std::mem::ManuallyDrop::new(semaphore.access().unwrap());
         say("holds 3, has used 1");
         wait_for_go();
         assert_eq!(role, "ends");
