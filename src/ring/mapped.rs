@@ -12,7 +12,8 @@ const APART: usize = size_of::<Padded<AtomicU64>>();
 pub(crate) struct Mapped {
     plan: Plan,
     head: Placed<Padded<AtomicU64>>,
-    tail: Placed<Padded<AtomicU64>>,
+    /// The tail, and whether the ring is closed.
+    tail: Placed<Padded<[AtomicU64; 2]>>,
     cells: Placed<[AtomicU64]>,
     words: Placed<[AtomicU64]>,
     /// Offset of the first entry.
@@ -50,10 +51,12 @@ impl Mapped {
     #[inline]
     pub(crate) fn ring(&self) -> Mpmc<'_> {
         let (head, tail): (&Padded<_>, &Padded<_>) = (&self.head, &self.tail);
+        let [tail, closed] = &tail.0;
         Mpmc {
             plan: self.plan,
             head: &head.0,
-            tail: &tail.0,
+            tail,
+            closed,
             cells: &self.cells,
             words: &self.words,
         }

@@ -19,6 +19,16 @@
 //! begins at a head, follows the hints without gaps, and passes dead ones only. Every position before the tail is published. So the items that wait
 //! lie from the first position that is not dead to the first that is not published, without a gap: **their number is exact**, and so is the bound.
 //!
+//! **Closed** is decided in the ring as well, so that an item that was pushed is never behind the end:
+//!
+//! | word | meaning | who changes it, and to what | what a death there leaves |
+//! |---|---|---|---|
+//! | 0 | open | who closes: 1 | nothing |
+//! | 1 | closing: no push begins | who closes, or finds the ring empty: puts the end, a hint of no entry, where the next item would go; then 2 | the next to find it empty puts the end |
+//! | 2 | closed: who met the end, or began behind it, pushes nothing | nobody | nothing |
+//!
+//! What is given back is put behind the end all the same. Ends are dead positions; there may be several.
+//!
 //! A death between any two instructions leaves an entry that is free, or names its owner, or waits in the ring: there is no fourth. Nobody waits for
 //! another process: each step of a loop passes a position for good or finds that another has done something. Loops are bounded all
 //! the same, for memory that somebody spoilt. There are at least as many cells as items that the entries can hold, so a cell is written over
@@ -30,7 +40,7 @@
 //! Sources: turns in the cells after Vyukov's bounded queue; helped head and tail after Michael and Scott (PODC 1996); naming the owner in the word
 //! that is swapped after Friedman et al., "A persistent lock-free queue for non-volatile memory" (PPoPP 2018).
 
-use super::entry::{Age, Entry, Hint, LOG2_MAX, Stage, WEIGHT_MAX};
+use super::entry::{Age, Entry, Hint, LOG2_MAX, Stage};
 use crate::primitive::{AtomicU64, Ordering};
 
 /// Memory holds what no correct process writes. Says what.
@@ -74,7 +84,8 @@ impl Plan {
             entries: entries as u32,
             payload,
             stride,
-            log2: entries.next_power_of_two().ilog2(),
+            // one more, for the end
+            log2: (entries + 1).next_power_of_two().ilog2(),
         })
     }
 
@@ -99,6 +110,8 @@ pub(crate) struct Mpmc<'a> {
     pub(crate) plan: Plan,
     pub(crate) head: &'a AtomicU64,
     pub(crate) tail: &'a AtomicU64,
+    /// Of the tail's line: producers look at both.
+    pub(crate) closed: &'a AtomicU64,
     /// As many as the plan has cells.
     pub(crate) cells: &'a [AtomicU64],
     /// As many as the plan has words.
@@ -164,7 +177,20 @@ pub(crate) enum Published {
     Done,
     /// As many items wait as may.
     Full(Reserved),
+    /// Nothing is pushed any more.
+    Closed(Reserved),
 }
+
+#[derive(Debug, PartialEq, Eq)]
+enum Linked {
+    Done,
+    Full,
+    Closed,
+}
+
+/// Values of the word `closed`.
+const CLOSING: u64 = 1;
+const CLOSED: u64 = 2;
 
 impl<'a> Mpmc<'a> {
     pub(super) fn cell(&self, position: u64) -> &'a AtomicU64 {
@@ -272,11 +298,11 @@ impl<'a> Mpmc<'a> {
         self.word(entry)
             .ok_or(OUTSIDE)?
             .store(ready.pack(), Ordering::Release);
-        let done = self.link(hand, entry, generation, weight, self.plan.capacity)?;
-        Ok(if done {
-            Published::Done
-        } else {
-            Published::Full(Reserved { entry, generation })
+        let item = Hint::new(entry, weight, generation);
+        Ok(match self.link(hand, item, self.plan.capacity, true)? {
+            Linked::Done => Published::Done,
+            Linked::Full => Published::Full(Reserved { entry, generation }),
+            Linked::Closed => Published::Closed(Reserved { entry, generation }),
         })
     }
 
@@ -298,20 +324,13 @@ impl<'a> Mpmc<'a> {
         }
     }
 
-    /// Puts the hint of a `Ready` entry into the ring, unless more than `limit` items would wait then.
-    pub(super) fn link(
-        &self,
-        hand: &Hand,
-        entry: u32,
-        generation: u32,
-        weight: u32,
-        limit: u64,
-    ) -> Result<bool, Spoilt> {
-        debug_assert!((1..=WEIGHT_MAX).contains(&weight));
+    /// Puts a hint into the ring, unless more than `limit` items would wait then, or the ring is closed and it `is_new`.
+    fn link(&self, hand: &Hand, item: Hint, limit: u64, is_new: bool) -> Result<Linked, Spoilt> {
         let mut at = self.known_tail(hand);
         for _ in 0..self.patience() {
             let (seen, hint) = self.hint_at(at);
             match hint.age(at, self.plan.log2) {
+                Age::Due if is_new && self.is_end(hint) => return Ok(Linked::Closed),
                 Age::Due => {
                     at = at.wrapping_add(u64::from(hint.weight));
                     self.raise(self.tail, at);
@@ -329,7 +348,11 @@ impl<'a> Mpmc<'a> {
                 at = tail;
                 continue;
             }
-            let end = at.wrapping_add(u64::from(weight));
+            // who began behind the end did so by a tail that was raised after the word was set
+            if is_new && self.is_closed() {
+                return Ok(Linked::Closed);
+            }
+            let end = at.wrapping_add(u64::from(item.weight));
             // ORDERING: Acquire, see `Hand`.
             if end.saturating_sub(hand.head.load(Ordering::Acquire)) > limit {
                 let head = self.first_alive(hand)?;
@@ -338,11 +361,10 @@ impl<'a> Mpmc<'a> {
                     continue;
                 }
                 if end.saturating_sub(head) > limit {
-                    return Ok(false);
+                    return Ok(Linked::Full);
                 }
             }
-            let mine =
-                Hint::new(at, self.plan.log2, entry, weight, generation).pack(self.plan.log2);
+            let mine = item.pack(at, self.plan.log2);
             // ORDERING: AcqRel. Release pairs with the Acquire in `hint_at`. This is the push.
             let swap =
                 self.cell(at)
@@ -351,10 +373,10 @@ impl<'a> Mpmc<'a> {
                 self.raise(self.tail, end);
                 // ORDERING: Release, see `Hand`.
                 hand.tail.store(end, Ordering::Release);
-                return Ok(true);
+                return Ok(Linked::Done);
             }
         }
-        Err(Spoilt("the ring's cells lead nowhere"))
+        Err(ASTRAY)
     }
 
     /// Where a search for the end begins.
@@ -385,6 +407,9 @@ impl<'a> Mpmc<'a> {
 
     /// Whether the item of this hint can be claimed through it: the word of its entry then.
     fn alive(&self, hint: Hint) -> Result<Option<Entry>, Spoilt> {
+        if self.is_end(hint) {
+            return Ok(None);
+        }
         let entry = self.entry(hint.entry).ok_or(OUTSIDE)?;
         let alive = entry.stage == Stage::Ready && hint.means(entry.generation);
         Ok(alive.then_some(entry))
@@ -417,7 +442,7 @@ impl<'a> Mpmc<'a> {
             hand.head.store(at, Ordering::Release);
             return Ok(at);
         }
-        Err(Spoilt("the ring's cells lead nowhere"))
+        Err(ASTRAY)
     }
 
     fn known_head(&self, hand: &Hand) -> u64 {
@@ -427,8 +452,17 @@ impl<'a> Mpmc<'a> {
         head.max(hand.next.load(Ordering::Relaxed))
     }
 
-    /// How many items wait: exact at one moment of the call.
+    /// How many items wait: exact at one moment of the call, unless the ring is closed and others are at it.
     pub(crate) fn len(&self, hand: &Hand) -> Result<u64, Spoilt> {
+        if self.is_closed() {
+            let mut count = 0;
+            self.walk(|hint| {
+                if matches!(self.alive(hint), Ok(Some(_))) {
+                    count += u64::from(hint.weight);
+                }
+            })?;
+            return Ok(count);
+        }
         let mut at = self.known_tail(hand);
         for _ in 0..self.patience() {
             let (_, hint) = self.hint_at(at);
@@ -456,12 +490,16 @@ impl<'a> Mpmc<'a> {
             // popped past what we saw of the end: none of that is left
             return Ok(at.saturating_sub(head));
         }
-        Err(Spoilt("the ring's cells lead nowhere"))
+        Err(ASTRAY)
     }
 
     /// Takes the next item, or finds the ring empty.
     pub(crate) fn claim(&self, hand: &Hand) -> Result<Option<Claimed>, Spoilt> {
         let mut at = self.known_head(hand);
+        // ORDERING: Relaxed; looked at for sense only.
+        if at - hand.next.load(Ordering::Relaxed).min(at) > self.cells.len() as u64 {
+            self.check_end(at)?;
+        }
         for _ in 0..self.patience() {
             let (_, hint) = self.hint_at(at);
             match hint.age(at, self.plan.log2) {
@@ -486,12 +524,11 @@ impl<'a> Mpmc<'a> {
                         continue;
                     }
                     hand.next.store(at, Ordering::Relaxed);
-                    self.check_end(at)?;
                     return Ok(None);
                 }
             }
         }
-        Err(Spoilt("the ring's cells lead nowhere"))
+        Err(ASTRAY)
     }
 
     /// The tail is raised late, but never by a whole round.
@@ -555,11 +592,54 @@ impl<'a> Mpmc<'a> {
         generation: u32,
         weight: u32,
     ) -> Result<(), Spoilt> {
-        let all = self.cells.len() as u64;
-        if self.link(hand, entry, generation, weight, all)? {
-            return Ok(());
+        self.link_anyway(hand, Hint::new(entry, weight, generation))
+    }
+
+    fn link_anyway(&self, hand: &Hand, item: Hint) -> Result<(), Spoilt> {
+        match self.link(hand, item, self.cells.len() as u64, false)? {
+            Linked::Done => Ok(()),
+            _ => Err(Spoilt("more items wait than there are entries")),
         }
-        Err(Spoilt("more items wait than there are entries"))
+    }
+
+    /// Whether no push begins any more.
+    pub(crate) fn is_closed(&self) -> bool {
+        // ORDERING: Acquire pairs with the AcqRel in `close`, directly or by way of the tail.
+        self.closed.load(Ordering::Acquire) != 0
+    }
+
+    /// Ends the ring: nothing is pushed behind what was pushed before.
+    pub(crate) fn close(&self, hand: &Hand) -> Result<(), Spoilt> {
+        // ORDERING: AcqRel: whoever finds a tail behind the end finds this, too.
+        self.closed.fetch_max(CLOSING, Ordering::AcqRel);
+        self.end(hand)
+    }
+
+    fn end(&self, hand: &Hand) -> Result<(), Spoilt> {
+        self.link_anyway(hand, Hint::new(self.end_mark(), 1, 0))?;
+        // ORDERING: Release pairs with the Acquire in `is_ended`: who sees it and then no item has seen the end.
+        self.closed.fetch_max(CLOSED, Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// Whether the ring was closed. If so, a claim that finds nothing *after this* says that all was taken that was pushed.
+    pub(crate) fn is_ended(&self, hand: &Hand) -> Result<bool, Spoilt> {
+        // ORDERING: Acquire, as above.
+        match self.closed.load(Ordering::Acquire) {
+            0 => return Ok(false),
+            CLOSING => self.end(hand)?,
+            _ => {}
+        }
+        Ok(true)
+    }
+
+    /// What stands for an entry in a hint that is the end. There are more cells than entries.
+    fn end_mark(&self) -> u32 {
+        (self.cells.len() - 1) as u32
+    }
+
+    fn is_end(&self, hint: Hint) -> bool {
+        hint.entry == self.end_mark()
     }
 
     /// Calls `each` with every hint from the head to the end that was not written over meanwhile.
@@ -583,12 +663,13 @@ impl<'a> Mpmc<'a> {
                 }
             }
         }
-        Err(Spoilt("the ring's cells lead nowhere"))
+        Err(ASTRAY)
     }
 }
 
 /// A consumer raises the shared head when it passes a multiple of this.
 const LAZY: u64 = 8;
+const ASTRAY: Spoilt = Spoilt("the ring's cells lead nowhere");
 const OUTSIDE: Spoilt = Spoilt("a cell names an entry that does not exist");
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ struct Memory {
     plan: Plan,
     head: AtomicU64,
     tail: AtomicU64,
+    closed: AtomicU64,
     cells: Vec<AtomicU64>,
     words: Vec<AtomicU64>,
 }
@@ -19,6 +20,7 @@ impl Memory {
             plan,
             head: AtomicU64::new(0),
             tail: AtomicU64::new(0),
+            closed: AtomicU64::new(0),
             cells: zeros(plan.cells()),
             words: zeros(plan.words()),
         }
@@ -29,6 +31,7 @@ impl Memory {
             plan: self.plan,
             head: &self.head,
             tail: &self.tail,
+            closed: &self.closed,
             cells: &self.cells,
             words: &self.words,
         }
@@ -57,7 +60,7 @@ fn push(ring: Mpmc<'_>, hand: &Hand, value: u64) -> bool {
     ring.payload(reserved.entry)[0].store(value, Ordering::Relaxed);
     match ring.publish(hand, reserved, 1).unwrap() {
         Published::Done => true,
-        Published::Full(reserved) => {
+        Published::Full(reserved) | Published::Closed(reserved) => {
             ring.abandon(reserved);
             false
         }
@@ -151,6 +154,7 @@ proptest! {
         for (what, at, bits) in words {
             let at = at as usize;
             match what {
+                0 if at % 8 == 0 => memory.closed.store(bits, Ordering::Relaxed),
                 0 => memory.head.store(bits, Ordering::Relaxed),
                 1 => memory.tail.store(bits, Ordering::Relaxed),
                 2 => memory.cells[at % memory.cells.len()].store(bits, Ordering::Relaxed),
@@ -167,6 +171,7 @@ proptest! {
                     let _ = ring.nack(hand, claimed, 1);
                 }
                 let _ = (ring.len(hand), ring.mend(hand, bits as u16));
+                let _ = ring.is_ended(hand);
             }
         }
     }
@@ -279,7 +284,7 @@ fn sizes_beyond_reason_are_refused() {
     assert!(Plan::new(1 << LOG2_MAX, 1, 1).is_none());
     assert!(Plan::new(1 << 20, 64, usize::MAX / 8).is_none());
     let plan = Plan::new(1000, 24, 1).unwrap();
-    assert_eq!((plan.cells(), plan.stride), (1024, 2));
+    assert_eq!((plan.cells(), plan.stride), (2048, 2));
     assert_eq!(Plan::new(1, 0, 7).unwrap().stride, 8);
     assert_eq!(Plan::new(1, 0, 8).unwrap().stride, 16);
 }
@@ -331,4 +336,79 @@ fn threads_take_each_item_exactly_once_and_in_the_order_of_its_producer() {
     all.dedup();
     assert_eq!(all.len() as u64, 2 * EACH);
     assert!(memory.all_free());
+}
+
+#[test]
+fn nothing_is_pushed_behind_the_end_and_what_is_given_back_is() {
+    let memory = Memory::new(4, 4);
+    let (ring, one, other) = (memory.ring(), memory.hand(1), memory.hand(2));
+    assert!(push(ring, &one, 1) && push(ring, &one, 2));
+    let reserved = ring.reserve(&one).unwrap().unwrap();
+    assert!(!ring.is_ended(&other).unwrap());
+    ring.close(&other).unwrap();
+    let Ok(Published::Closed(reserved)) = ring.publish(&one, reserved, 1) else {
+        panic!("behind the end");
+    };
+    ring.abandon(reserved);
+    assert!(ring.is_ended(&one).unwrap() && ring.len(&one) == Ok(2));
+    let (value, claimed) = take(ring, &other).unwrap();
+    assert_eq!(value, 1);
+    ring.nack(&other, claimed, 1).unwrap();
+    assert_eq!(ring.len(&one), Ok(2));
+    assert_eq!(pop(ring, &one), Some(2));
+    assert_eq!(pop(ring, &one), Some(1));
+    assert_eq!(pop(ring, &one), None);
+    ring.close(&one).unwrap();
+    assert_eq!(pop(ring, &other), None);
+    assert!(!push(ring, &memory.hand(3), 3));
+    assert!(memory.all_free());
+}
+
+#[test]
+fn who_finds_a_ring_closing_whose_closer_was_killed_ends_it() {
+    let memory = Memory::new(2, 2);
+    let (ring, one) = (memory.ring(), memory.hand(1));
+    assert!(push(ring, &one, 1));
+    memory.closed.store(CLOSING, Ordering::Relaxed);
+    assert!(!push(ring, &one, 2));
+    assert!(ring.is_ended(&one).unwrap());
+    assert_eq!(memory.closed.load(Ordering::Relaxed), CLOSED);
+    assert_eq!(pop(ring, &one), Some(1));
+    assert_eq!(pop(ring, &one), None);
+}
+
+/// A push that was told to have happened is taken by somebody before any consumer finds the end.
+#[test]
+fn whatever_was_pushed_beside_a_close_is_taken_before_the_end() {
+    for _ in 0..2000 {
+        let memory = Memory::new(3, 6);
+        let (pushed, taken) = std::thread::scope(|scope| {
+            let memory = &memory;
+            let producers = [1, 2].map(|me| {
+                scope.spawn(move || {
+                    let hand = memory.hand(me);
+                    (0..6)
+                        .filter(|value| push(memory.ring(), &hand, *value))
+                        .count()
+                })
+            });
+            let consumer = scope.spawn(move || {
+                let (ring, hand) = (memory.ring(), memory.hand(3));
+                let mut taken = 0;
+                loop {
+                    let ended = ring.is_ended(&hand).unwrap();
+                    match pop(ring, &hand) {
+                        Some(_) => taken += 1,
+                        None if ended => return taken,
+                        None => std::hint::spin_loop(),
+                    }
+                }
+            });
+            memory.ring().close(&memory.hand(4)).unwrap();
+            let pushed: usize = producers.map(|one| one.join().unwrap()).iter().sum();
+            (pushed, consumer.join().unwrap())
+        });
+        assert_eq!(pushed, taken);
+        assert!(memory.all_free());
+    }
 }
