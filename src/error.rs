@@ -47,7 +47,7 @@ pub enum ErrorKind {
     Forked,
     /// The thing behind a handle has gone with its last holder.
     Gone,
-    /// The pool was closed or terminated: it takes no new work.
+    /// The pool was closed or terminated: it takes no new work. Or the ring or queue was closed, and is empty if something was to be taken.
     Closed,
     /// `join` was called before `close` or `terminate`.
     StillRunning,

@@ -41,6 +41,7 @@
 //! | a number or struct that several processes change | [`Value`] |
 //! | counters and flags without a lock | [`Shared`] |
 //! | a large array that several processes read or change | [`Array`]; read only, without a lock: [`FrozenArray`] |
+//! | to hand plain items from process to process, fast | [`Ring`] |
 //! | to share with a program that is not my child | [`Value::create`], [`Array::create`] and their `open`, by name |
 //! | to share with numpy, Python, C | a named [`Array`], whose docs show the lines for it; what they made: [`RawArray`] |
 //! | to remove what killed processes left in `/dev/shm` | [`sweep`] |
@@ -111,6 +112,7 @@ mod array;
 mod barrier;
 #[doc(hidden)]
 pub mod bench;
+mod channel;
 mod codec;
 mod condvar;
 mod error;
@@ -135,6 +137,8 @@ mod value;
 pub use array::{Array, ArrayGuard, FrozenArray};
 pub use barrier::{Barrier, BarrierWaitResult};
 pub use bytemuck::{self, Pod, Zeroable};
+pub use channel::TryPushError;
+pub use channel::ring::{Iter as RingIter, Lease, Recovered, Ring};
 pub use condvar::{Condvar, WaitTimeoutResult};
 pub use error::{Error, ErrorKind, Result, TaskPanic, WorkerDeath};
 pub use event::Event;

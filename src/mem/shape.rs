@@ -59,6 +59,11 @@ impl Kind {
         )
     }
 
+    /// Whether the elements lie among the control words, not behind them.
+    pub(super) fn is_woven(self) -> bool {
+        matches!(self, Self::Ring | Self::Spsc)
+    }
+
     /// Whether there is nothing to say of elements.
     fn is_bare(self) -> bool {
         matches!(
@@ -281,12 +286,15 @@ impl Shape {
             .filter(|(cell_len, cells)| *cell_len <= 1 << 16 && *cells <= 1 << 20)
     }
 
-    /// Bytes of all elements.
+    /// Bytes of all elements, where they lie behind the control words.
     ///
     /// # Errors
     ///
     /// `OutOfMemory` if no machine can have so many.
     pub(crate) fn data_len(&self) -> Result<usize> {
+        if self.kind.is_woven() {
+            return Ok(0);
+        }
         self.size
             .checked_mul(self.count)
             .and_then(|len| usize::try_from(len).ok())

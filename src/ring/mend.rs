@@ -9,7 +9,8 @@
 
 use super::entry::{Entry, Stage};
 use super::mpmc::{Hand, Mpmc, Spoilt};
-use crate::primitive::Ordering;
+use crate::mem::place::Shared;
+use crate::primitive::{AtomicU64, Ordering};
 
 /// What the dead had in hand.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,9 +21,82 @@ pub(crate) struct Mended {
     pub(crate) redelivered: u64,
 }
 
+/// What was put right since the ring was made, written by who has the lock.
+///
+/// | word | meaning | what a death there leaves |
+/// |---|---|---|
+/// | unpushed, redelivered | sums | right, or one too few while `entry` is not 0 |
+/// | word, next | the word of the entry that is about to be put right, and what its sum is to be then | see `entry` |
+/// | entry | 0, or which entry that is, + 1: stored after the two above, cleared after the sum | the next to mend looks: if the entry still has that word, nothing was done; else `next` becomes the sum |
+#[derive(Debug, Default)]
+#[repr(C, align(64))]
+pub(crate) struct Sums {
+    unpushed: AtomicU64,
+    redelivered: AtomicU64,
+    word: AtomicU64,
+    next: AtomicU64,
+    entry: AtomicU64,
+}
+
+// SAFETY: atomics only, any bits are valid, nothing to drop.
+unsafe impl Shared for Sums {}
+
+// ORDERING of all words here: the lock orders those who write them; Release and Acquire make a stale one no worse than an old one. A process
+// that is killed has stored what it stored, in program order.
+impl Sums {
+    pub(crate) fn get(&self) -> Mended {
+        Mended {
+            unpushed: self.unpushed.load(Ordering::Acquire),
+            redelivered: self.redelivered.load(Ordering::Acquire),
+        }
+    }
+
+    fn sum(&self, stage: Stage) -> &AtomicU64 {
+        if stage == Stage::Claimed {
+            &self.redelivered
+        } else {
+            &self.unpushed
+        }
+    }
+
+    fn announce(&self, entry: u32, found: Entry) {
+        let next = self
+            .sum(found.stage)
+            .load(Ordering::Acquire)
+            .wrapping_add(1);
+        self.word.store(found.pack(), Ordering::Release);
+        self.next.store(next, Ordering::Release);
+        self.entry.store(u64::from(entry) + 1, Ordering::Release);
+    }
+
+    /// Brings the sum up to what was done.
+    fn settle(&self, ring: Mpmc<'_>) {
+        let Some(entry) = self.entry.load(Ordering::Acquire).checked_sub(1) else {
+            return;
+        };
+        let about = Entry::unpack(self.word.load(Ordering::Acquire));
+        if ring.entry(entry as u32) != Some(about) {
+            let next = self.next.load(Ordering::Acquire);
+            self.sum(about.stage).store(next, Ordering::Release);
+        }
+        self.entry.store(0, Ordering::Release);
+    }
+}
+
 impl Mpmc<'_> {
     /// Puts right what member `dead` left. `hand` is the caller's own, of a member that lives.
     pub(crate) fn mend(&self, hand: &Hand, dead: u16) -> Result<Mended, Spoilt> {
+        self.mend_counting(hand, dead, &Sums::default())
+    }
+
+    /// The same, and adds it to `sums`, exactly, whoever is killed.
+    pub(crate) fn mend_counting(
+        &self,
+        hand: &Hand,
+        dead: u16,
+        sums: &Sums,
+    ) -> Result<Mended, Spoilt> {
+        sums.settle(*self);
         let mut mended = Mended::default();
         let mut pushed = Vec::new();
         for entry in 0..self.plan.entries {
@@ -31,7 +105,7 @@ impl Mpmc<'_> {
             };
             match found.stage {
                 Stage::Writing => {
-                    if self.swap(entry, found, self.freed(found)) {
+                    if self.swap(entry, found, freed(found), sums) {
                         mended.unpushed += 1;
                     }
                 }
@@ -42,7 +116,7 @@ impl Mpmc<'_> {
                         stage: Stage::Ready,
                         owner: hand.me(),
                     };
-                    if self.swap(entry, found, again) {
+                    if self.swap(entry, found, again, sums) {
                         mended.redelivered += 1;
                         self.link_again(hand, entry, again.generation, 1)?;
                     }
@@ -65,30 +139,37 @@ impl Mpmc<'_> {
             if found.redelivered > 0 {
                 // it was pushed once, and whoever gave it back did not come to say where it is
                 if self.entry(entry) == Some(found) {
-                    mended.redelivered += 1;
                     self.link_again(hand, entry, found.generation, 1)?;
                 }
-            } else if self.swap(entry, found, self.freed(found)) {
+            } else if self.swap(entry, found, freed(found), sums) {
                 mended.unpushed += 1;
             }
         }
         Ok(mended)
     }
 
-    fn freed(&self, found: Entry) -> Entry {
-        Entry {
-            redelivered: 0,
-            stage: Stage::Free,
-            owner: 0,
-            ..found
-        }
-    }
-
-    fn swap(&self, entry: u32, from: Entry, to: Entry) -> bool {
+    fn swap(&self, entry: u32, from: Entry, to: Entry, sums: &Sums) -> bool {
+        sums.announce(entry, from);
         // ORDERING: AcqRel: what the dead wrote is seen, and handed on with the word.
-        self.word(entry).is_some_and(|word| {
+        let swapped = self.word(entry).is_some_and(|word| {
             word.compare_exchange(from.pack(), to.pack(), Ordering::AcqRel, Ordering::Relaxed)
                 .is_ok()
-        })
+        });
+        if swapped {
+            sums.settle(*self);
+        } else {
+            // ORDERING: see `Sums`.
+            sums.entry.store(0, Ordering::Release);
+        }
+        swapped
+    }
+}
+
+fn freed(found: Entry) -> Entry {
+    Entry {
+        redelivered: 0,
+        stage: Stage::Free,
+        owner: 0,
+        ..found
     }
 }

@@ -30,7 +30,7 @@ pub(crate) mod claim;
 pub(crate) mod entry;
 pub(crate) mod line;
 pub(crate) mod mapped;
-mod mend;
+pub(crate) mod mend;
 pub(crate) mod mpmc;
 pub(crate) mod record;
 pub(crate) mod slot;

@@ -40,6 +40,8 @@
 //! Sources: turns in the cells after Vyukov's bounded queue; helped head and tail after Michael and Scott (PODC 1996); naming the owner in the word
 //! that is swapped after Friedman et al., "A persistent lock-free queue for non-volatile memory" (PPoPP 2018).
 
+use bytemuck::Pod;
+
 use super::entry::{Age, Entry, Hint, LOG2_MAX, Stage};
 use crate::primitive::{AtomicU64, Ordering};
 
@@ -227,6 +229,31 @@ impl<'a> Mpmc<'a> {
     /// More steps than anybody needs while all keep to the rules: two rounds, and as many lost races as nobody loses in a row.
     pub(super) fn patience(&self) -> usize {
         2 * self.cells.len() + 100_000
+    }
+
+    /// Writes a value into an entry that was reserved; it has as many payload words as that takes.
+    #[inline]
+    pub(crate) fn put<T: Pod>(&self, reserved: &Reserved, value: &T) {
+        let parts = bytemuck::bytes_of(value).chunks(8);
+        for (word, part) in self.payload(reserved.entry).iter().zip(parts) {
+            let mut bytes = [0; 8];
+            bytes[..part.len()].copy_from_slice(part);
+            // ORDERING: Relaxed; `publish` hands it over.
+            word.store(u64::from_le_bytes(bytes), Ordering::Relaxed);
+        }
+    }
+
+    /// Reads the value of an entry that was claimed.
+    #[inline]
+    pub(crate) fn get<T: Pod>(&self, claimed: &Claimed) -> T {
+        let mut value = T::zeroed();
+        let parts = bytemuck::bytes_of_mut(&mut value).chunks_mut(8);
+        for (word, part) in self.payload(claimed.entry).iter().zip(parts) {
+            // ORDERING: Relaxed; the claim's swap ordered it.
+            let bytes = word.load(Ordering::Relaxed).to_le_bytes();
+            part.copy_from_slice(&bytes[..part.len()]);
+        }
+        value
     }
 
     /// A free entry to write to; `None` if the ring is full or all entries are in use.
