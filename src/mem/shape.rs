@@ -143,6 +143,29 @@ impl Fingerprint {
     }
 }
 
+/// Numbers as in [`Fingerprint::of`], a vector of them with a bracket before, anything else `serde`.
+fn message_tag<T: 'static>() -> [u8; 16] {
+    let mut tag = [0; 16];
+    let mut say = |of: Fingerprint, bracket: &[u8]| {
+        tag[..bracket.len()].copy_from_slice(bracket);
+        tag[bracket.len()..].copy_from_slice(&of.tag[..16 - bracket.len()]);
+    };
+    macro_rules! look {
+        ($($number:ty)*) => { $(
+            if same::<T, $number>() {
+                say(Fingerprint::of::<$number>(), b"");
+            } else if same::<T, Vec<$number>>() {
+                say(Fingerprint::of::<$number>(), b"[");
+            }
+        )* };
+    }
+    look!(u8 u16 u32 u64 u128 usize i8 i16 i32 i64 i128 isize f32 f64);
+    if tag[0] == 0 {
+        tag[..5].copy_from_slice(b"serde");
+    }
+    tag
+}
+
 fn same<T: 'static, U: 'static>() -> bool {
     TypeId::of::<T>() == TypeId::of::<U>()
 }
@@ -156,6 +179,11 @@ impl fmt::Display for Fingerprint {
             .map(|byte| char::from(*byte))
             .map(|c| if c.is_ascii_graphic() { c } else { '?' })
             .collect();
+        let (vectors, text) = match text.strip_prefix('[') {
+            Some(of) => ("vectors of ", of.to_owned()),
+            None => ("", text),
+        };
+        f.write_str(vectors)?;
         // in words of Rust, with numpy's beside them
         let rust = match text.as_str() {
             "<f4" => "f32",
@@ -170,6 +198,7 @@ impl fmt::Display for Fingerprint {
             "<u4" => "u32",
             "<u8" => "u64",
             "C" => return f.write_str("bytes"),
+            "serde" => return f.write_str("serialised values"),
             other => match other.strip_prefix('V') {
                 Some(size) => return write!(f, "a type of {size} bytes"),
                 None => return f.write_str(other),
@@ -246,6 +275,17 @@ impl Shape {
         Self {
             front: front as u64,
             ..self
+        }
+    }
+
+    /// Messages of `T`, encoded, with `len` bytes for the large ones. Of types that are neither numbers nor vectors of them nothing is known.
+    pub(crate) fn messages<T: 'static>(len: usize, front: usize, lock: u32) -> Self {
+        Self {
+            fingerprint: Fingerprint::of_parts(message_tag::<T>(), 1, MAX_ALIGN as u64),
+            align: MAX_ALIGN as u64,
+            front: front as u64,
+            lock,
+            ..Self::opaque(Kind::Queue, len)
         }
     }
 
@@ -360,7 +400,8 @@ impl fmt::Display for Shape {
             return Ok(());
         }
         f.write_str(" ")?;
-        if self.kind.is_counted() || self.kind == Kind::Shared && self.count > 1 {
+        let is_counted = self.kind.is_counted() && self.kind != Kind::Queue;
+        if is_counted || self.kind == Kind::Shared && self.count > 1 {
             write!(f, "{} ", self.count)?;
         }
         write!(f, "{}", self.fingerprint)?;

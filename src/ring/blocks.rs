@@ -204,11 +204,6 @@ impl Blocks {
         })
     }
 
-    /// Largest message there is a block for.
-    pub(crate) fn largest(&self) -> u64 {
-        self.plan.classes.last().map_or(0, |class| class.size)
-    }
-
     fn in_region(&self, bytes: Range<u64>) -> Range<usize> {
         self.at + bytes.start as usize..self.at + bytes.end as usize
     }

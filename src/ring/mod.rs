@@ -31,6 +31,7 @@ pub(crate) mod entry;
 pub(crate) mod line;
 pub(crate) mod mapped;
 pub(crate) mod mend;
+pub(crate) mod messages;
 pub(crate) mod mpmc;
 pub(crate) mod record;
 pub(crate) mod slot;

@@ -160,7 +160,7 @@ impl Hand {
 #[must_use = "the entry is held until it is published or abandoned"]
 pub(crate) struct Reserved {
     pub(crate) entry: u32,
-    generation: u32,
+    pub(super) generation: u32,
 }
 
 /// An entry that is this member's to read: see [`Mpmc::ack`] and [`Mpmc::nack`].
@@ -168,7 +168,7 @@ pub(crate) struct Reserved {
 #[must_use = "the entry is held until it is acknowledged or given back"]
 pub(crate) struct Claimed {
     pub(crate) entry: u32,
-    generation: u32,
+    pub(super) generation: u32,
     /// How often it was given out before, up to 255.
     pub(crate) redelivered: u8,
 }

@@ -87,6 +87,8 @@ impl Segment {
 
     /// Makes memory for a part of a sparse segment, before it is touched; nothing where it is there already.
     pub(crate) fn reserve(&self, offset: usize, len: usize) -> std::io::Result<()> {
+        ensure_available("cannot reserve memory", len)
+            .map_err(|error| std::io::Error::new(std::io::ErrorKind::OutOfMemory, error))?;
         memfd::reserve(self.fd.as_fd(), offset as u64, len as u64)
     }
 

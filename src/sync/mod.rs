@@ -14,6 +14,7 @@ pub(crate) mod adapter;
 pub(crate) mod barrier;
 pub(crate) mod condvar;
 pub(crate) mod current;
+pub(crate) mod desk;
 pub(crate) mod event;
 pub(crate) mod failure;
 pub(crate) mod gate;

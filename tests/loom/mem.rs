@@ -89,6 +89,23 @@ pub(crate) mod place {
             Err(OutOfRegion)
         }
 
+        pub(crate) fn write(&self, _: usize, _: &[u8]) -> Result<(), OutOfRegion> {
+            Err(OutOfRegion)
+        }
+
+        pub(crate) fn read(&self, _: usize, _: &mut [u8]) -> Result<(), OutOfRegion> {
+            Err(OutOfRegion)
+        }
+
+        pub(crate) fn append_to(
+            &self,
+            _: usize,
+            _: usize,
+            _: &mut Vec<u8>,
+        ) -> Result<(), OutOfRegion> {
+            Err(OutOfRegion)
+        }
+
         pub(crate) fn at<T: 'static>(&self, _: usize) -> Result<Placed<T>, OutOfRegion> {
             self.0.downcast_ref().cloned().ok_or(OutOfRegion)
         }

@@ -1,0 +1,376 @@
+//! Putting and taking: one attempt after the other, and the sleep between them.
+
+use std::time::Duration;
+
+use super::core::Core;
+use crate::error::{Error, ErrorKind, Result};
+use crate::ring::messages::{Draft, INLINE, Taken, Unread};
+use crate::sys::clock::Wait;
+
+/// How long a put waits for the lock under which blocks get their memory, before it counts as full for the moment.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// Why a put does not go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lack {
+    /// A place.
+    Space,
+    /// Bytes.
+    Room,
+}
+
+/// A step of a call that may have to wait.
+type Attempt<R> = Result<R, Lack>;
+
+impl Core {
+    /// A place for a message of `len` bytes.
+    fn draft(&self, len: usize, in_block: bool, wait: Wait) -> Result<Draft<'_>> {
+        self.check()?;
+        let largest = self.largest();
+        if len as u64 > largest {
+            return Err(Error::new(
+                ErrorKind::InvalidInput,
+                format!(
+                    "cannot put a message of {len} bytes into {self}: the largest it takes has {largest}; make it with more by max_bytes() of its builder"
+                ),
+            ));
+        }
+        self.until(wait, || self.try_draft(len, in_block))
+    }
+
+    pub(super) fn largest(&self) -> u64 {
+        self.sizes.max_bytes.max(INLINE as u64)
+    }
+
+    fn try_draft(&self, len: usize, in_block: bool) -> Result<Attempt<Draft<'_>>> {
+        if self.desk.is_closed() {
+            return Err(self.closed());
+        }
+        let draft = self.messages.draft().map_err(|error| self.spoilt(error))?;
+        let Some(mut draft) = draft else {
+            return Ok(Err(Lack::Space));
+        };
+        if !in_block {
+            return Ok(Ok(draft));
+        }
+        let refused = |error| {
+            Error::os(
+                format_args!("cannot put a message of {len} bytes into {self}"),
+                error,
+            )
+        };
+        let has_room = self.supplied(|supply| {
+            if draft.find_room(len, supply).map_err(refused)? {
+                return Ok(true);
+            }
+            match self.locked(Wait::lasting(PATIENCE))? {
+                Some(_lock) => draft.make_room(len, supply).map_err(refused),
+                None => Ok(false),
+            }
+        });
+        if has_room.inspect_err(|_| self.desk.space().open_one())? {
+            return Ok(Ok(draft));
+        }
+        drop(draft);
+        self.desk.space().open_one();
+        Ok(Err(Lack::Room))
+    }
+
+    /// Puts a draft that is written into the ring.
+    fn publish(&self, draft: Draft<'_>, wait: Wait) -> Result<()> {
+        let mut left = Some(draft);
+        let published = self.until(wait, || {
+            let Some(draft) = left.take() else {
+                return Ok(Ok(()));
+            };
+            if self.desk.is_closed_to_put() {
+                return Err(self.closed());
+            }
+            left = draft.publish().map_err(|error| self.spoilt(error))?;
+            Ok(left.as_ref().map_or(Ok(()), |_| Err(Lack::Space)))
+        });
+        if published.is_ok() {
+            self.desk.items().open_one();
+        } else {
+            let had_block = left.as_ref().is_none_or(Draft::has_block);
+            drop(left);
+            self.not_put(had_block);
+        }
+        published
+    }
+
+    /// Attempts until nothing is lacking, or the time is over.
+    fn until<R>(&self, wait: Wait, mut attempt: impl FnMut() -> Result<Attempt<R>>) -> Result<R> {
+        let mut lack = match attempt()? {
+            Ok(got) => return Ok(got),
+            Err(lack) => lack,
+        };
+        if wait == Wait::No {
+            self.look_around();
+            return attempt()?.map_err(|lack| self.full(lack, ErrorKind::WouldBlock));
+        }
+        loop {
+            let gate = match lack {
+                Lack::Space => self.desk.space(),
+                Lack::Room => self.desk.room(),
+            };
+            let other_than_lack = || match attempt() {
+                Ok(Err(found)) if found == lack => None,
+                other => Some(other),
+            };
+            match gate.wait(wait, other_than_lack, || self.look_around()) {
+                None => return Err(self.full(lack, ErrorKind::Timeout)),
+                Some(Ok(Err(found))) => lack = found,
+                Some(Ok(Ok(got))) => return Ok(got),
+                Some(Err(error)) => return Err(error),
+            }
+        }
+    }
+
+    #[cold]
+    fn full(&self, lack: Lack, kind: ErrorKind) -> Error {
+        let when = match kind {
+            ErrorKind::Timeout => "until the time given was over",
+            _ => "now; put() waits for room",
+        };
+        let what = match lack {
+            Lack::Space => format!("as many messages as may, {}, wait", self.sizes.capacity),
+            Lack::Room => format!("its messages take up all of {} bytes", self.sizes.max_bytes),
+        };
+        Error::new(kind, format!("cannot put into {self}: {what} {when}"))
+    }
+
+    #[cold]
+    fn closed(&self) -> Error {
+        Error::new(
+            ErrorKind::Closed,
+            format!("cannot put into {self}: it was closed"),
+        )
+    }
+
+    /// Puts the bytes of a value.
+    pub(super) fn put(&self, bytes: &[u8], handles: bool, wait: Wait) -> Result<()> {
+        let draft = self.draft(bytes.len(), bytes.len() > INLINE, wait)?;
+        draft.write(bytes, handles);
+        self.publish(draft, wait)
+    }
+
+    /// A block of `len` bytes to be filled.
+    pub(super) fn lend(&self, len: usize, wait: Wait) -> Result<Draft<'_>> {
+        let draft = self.draft(len, len > 0, wait)?;
+        draft.lend();
+        Ok(draft)
+    }
+
+    /// Puts what was lent: `len` bytes of items with that tag.
+    pub(super) fn send(&self, draft: Draft<'_>, len: usize, tag: u64, wait: Wait) -> Result<()> {
+        self.check()?;
+        draft.describe_items(len, tag);
+        self.publish(draft, wait)
+    }
+
+    /// A draft was dropped: its place is free, and nothing comes from it any more.
+    pub(super) fn not_put(&self, had_block: bool) {
+        self.let_go(had_block);
+        if self.desk.is_closed() {
+            self.desk.items().open_all();
+        }
+    }
+
+    /// The place of a message is free: tells who waits for one.
+    pub(super) fn let_go(&self, had_block: bool) {
+        self.desk.space().open_one();
+        if had_block {
+            self.desk.room().open_all();
+        }
+    }
+
+    /// The next message; `None` if there is none and the call was not to wait.
+    pub(super) fn take(&self, wait: Wait) -> Result<Option<Held<'_>>> {
+        self.check()?;
+        let attempt = || self.try_take().transpose();
+        let taken = match (attempt(), wait) {
+            (Some(taken), _) => taken?,
+            (None, Wait::No) => {
+                self.look_around();
+                match attempt() {
+                    Some(taken) => taken?,
+                    None => return Ok(None),
+                }
+            }
+            (None, _) => {
+                let look = || {
+                    self.look_around();
+                    self.trim();
+                };
+                let taken = self.desk.items().wait(wait, attempt, look);
+                taken.ok_or_else(|| {
+                    Error::new(
+                        ErrorKind::Timeout,
+                        format!(
+                            "cannot get from {self}: it was empty until the time given was over"
+                        ),
+                    )
+                })??
+            }
+        };
+        let mut held = Held {
+            core: self,
+            taken: Some(taken),
+        };
+        held.locate()?;
+        Ok(Some(held))
+    }
+
+    fn try_take(&self) -> Result<Option<Taken<'_>>> {
+        let claim = || self.messages.claim().map_err(|error| self.spoilt(error));
+        if let Some(taken) = claim()? {
+            return Ok(Some(taken));
+        }
+        if !self.desk.is_closed_to_get() || self.messages.is_any_coming() {
+            return Ok(None);
+        }
+        // who was about to put when we looked first may have done it
+        match claim()? {
+            Some(taken) => Ok(Some(taken)),
+            None => Err(Error::new(
+                ErrorKind::Closed,
+                format!("cannot get from {self}: it was closed, and is empty"),
+            )),
+        }
+    }
+
+    #[cold]
+    pub(super) fn unread(&self, unread: Unread) -> Error {
+        match unread {
+            Unread::Damaged => Error::new(
+                ErrorKind::Corrupted,
+                format!(
+                    "cannot get a message from {self}: its place or length makes no sense; it was overwritten, and is dropped"
+                ),
+            ),
+            Unread::Refused(error) => {
+                Error::os(format_args!("cannot get a message from {self}"), error)
+            }
+        }
+    }
+
+    pub(super) fn close(&self) -> Result<()> {
+        self.check()?;
+        self.desk.close();
+        self.desk.open_all();
+        Ok(())
+    }
+
+    pub(super) fn task_done(&self) -> Result<()> {
+        self.check()?;
+        if !self.tally().done(self.me) {
+            return Err(Error::new(
+                ErrorKind::InvalidInput,
+                format!(
+                    "cannot call task_done() on {self}: every message that was got is done already"
+                ),
+            ));
+        }
+        self.desk.idle().open_all();
+        Ok(())
+    }
+
+    pub(super) fn join_all(&self, wait: Wait) -> Result<()> {
+        self.check()?;
+        // in the order in which a message goes from one to the other
+        let done = || (!self.messages.has_any() && self.tally().out() == 0).then_some(());
+        let waited = self.desk.idle().wait(wait, done, || self.look_around());
+        waited.ok_or_else(|| {
+            Error::new(
+                ErrorKind::Timeout,
+                format!(
+                    "cannot join {self}: not every message was done until the time given was over"
+                ),
+            )
+        })
+    }
+
+    /// Messages lost with their takers, and messages of takers that died before `task_done`.
+    pub(super) fn losses(&self) -> Result<(u64, u64)> {
+        self.check()?;
+        self.mend()?;
+        Ok((self.tally().lost(), self.tally().abandoned()))
+    }
+}
+
+/// A message that this process has taken. Dropped, it is gone, and its place free.
+pub(super) struct Held<'a> {
+    core: &'a Core,
+    /// Until the drop, or until it is given back.
+    taken: Option<Taken<'a>>,
+}
+
+impl<'a> Held<'a> {
+    fn locate(&mut self) -> Result<()> {
+        let core = self.core;
+        let located = match &mut self.taken {
+            Some(taken) => core.supplied(|supply| taken.locate(supply.reserve)),
+            None => Ok(()),
+        };
+        located.map_err(|error| core.unread(error))
+    }
+
+    pub(super) fn core(&self) -> &'a Core {
+        self.core
+    }
+
+    pub(super) fn message(&self) -> Option<&Taken<'a>> {
+        self.taken.as_ref()
+    }
+
+    /// The program sees the message from here on.
+    pub(super) fn hand_out(&self) {
+        if let Some(taken) = &self.taken {
+            taken.hand_out();
+        }
+    }
+
+    /// As [`hand_out`](Self::hand_out), and it comes back if this process dies.
+    pub(super) fn lease(&self) {
+        if let Some(taken) = &self.taken {
+            taken.lease();
+        }
+    }
+
+    /// The message is to be told done by `task_done`. Before its place is free, so that no moment comes at which it counts nowhere.
+    pub(super) fn count(&self) {
+        self.core.tally().took(self.core.me);
+    }
+
+    /// It waits again.
+    pub(super) fn give_back(mut self) -> Result<()> {
+        let core = self.core;
+        let Some(taken) = self.taken.take() else {
+            return Ok(());
+        };
+        if core.is_inherited() {
+            taken.forget();
+            return Ok(());
+        }
+        let given = taken.give_back().map_err(|error| core.spoilt(error));
+        core.desk.items().open_one();
+        given
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        if let Some(taken) = self.taken.take() {
+            // a copy by fork is the parent's
+            if self.core.is_inherited() {
+                return taken.forget();
+            }
+            let had_block = taken.is_in_block();
+            drop(taken);
+            self.core.let_go(had_block);
+            // one that was not counted may have been the last
+            self.core.desk.idle().open_all();
+        }
+    }
+}

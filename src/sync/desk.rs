@@ -1,0 +1,126 @@
+//! The words at the front of a queue: its sizes, its gates, and what goes on with it as a whole.
+//!
+//! | word | meaning | who changes it, and to what | what a death there leaves |
+//! |---|---|---|---|
+//! | sizes | capacity and bytes | the creator, before anybody sees them | - |
+//! | closed | 0 open, else closed | anybody: 1, for good | nothing; sleepers look by themselves |
+//! | items, space, room, idle | gates: a message, a place, bytes, all done; see [`gate`](super::gate) | see there | see there |
+//! | looked | when somebody last looked for the dead, in ms of the monotonic clock | who is about to look: now, by a compare-and-swap | the next looks a tenth of a second later |
+//! | stray | see [`tally`](super::tally) | see there | see there |
+//!
+//! **Closing against putting.** A putter has its slot first, then a fence, then it looks at `closed`; who closes stores, and who has found
+//! `closed` and no message fences and looks at the slots. So a put that came through is either seen, or its slot is: who gets waits for it.
+
+use super::gate::{Gate, LOOK_AGAIN};
+use super::tally::{Place, Tally};
+use crate::mem::place::Shared;
+use crate::primitive::{AtomicU32, AtomicU64, Ordering, fence};
+
+/// See the module.
+#[derive(Debug)]
+#[repr(C, align(128))]
+pub(crate) struct Desk {
+    sizes: [AtomicU64; 2],
+    closed: AtomicU32,
+    items: AtomicU32,
+    space: AtomicU32,
+    room: AtomicU32,
+    idle: AtomicU32,
+    unused: AtomicU32,
+    spare: [AtomicU64; 11],
+    // on a line of their own: what is above changes seldom and is read always
+    looked: AtomicU64,
+    stray: AtomicU64,
+    rest: [AtomicU64; 14],
+}
+
+// SAFETY: atomics only, any bits are valid, nothing to drop.
+unsafe impl Shared for Desk {}
+
+const _: () = assert!(size_of::<Desk>() == 256);
+
+impl Desk {
+    pub(crate) fn set_sizes(&self, sizes: [u64; 2]) {
+        for (word, size) in self.sizes.iter().zip(sizes) {
+            // ORDERING: Relaxed; the segment is published afterwards.
+            word.store(size, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn sizes(&self) -> [u64; 2] {
+        // ORDERING: Relaxed; the segment was found published.
+        [0, 1].map(|at| self.sizes[at].load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn close(&self) {
+        // ORDERING: SeqCst with the fence: see the module.
+        self.closed.store(1, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+    }
+
+    /// As seen by who has a slot to put something in.
+    #[inline]
+    pub(crate) fn is_closed_to_put(&self) -> bool {
+        // ORDERING: the fence orders the swap that got the slot before this look: see the module.
+        fence(Ordering::SeqCst);
+        self.is_closed()
+    }
+
+    /// As seen by who found no message, and looks at the slots next.
+    pub(crate) fn is_closed_to_get(&self) -> bool {
+        let closed = self.is_closed();
+        // ORDERING: orders this look before those at the slots: see the module.
+        fence(Ordering::SeqCst);
+        closed
+    }
+
+    #[inline]
+    pub(crate) fn is_closed(&self) -> bool {
+        // ORDERING: Acquire: what was done before it was closed is seen.
+        self.closed.load(Ordering::Acquire) != 0
+    }
+
+    pub(crate) fn items(&self) -> Gate<'_> {
+        Gate(&self.items)
+    }
+
+    pub(crate) fn space(&self) -> Gate<'_> {
+        Gate(&self.space)
+    }
+
+    pub(crate) fn room(&self) -> Gate<'_> {
+        Gate(&self.room)
+    }
+
+    pub(crate) fn idle(&self) -> Gate<'_> {
+        Gate(&self.idle)
+    }
+
+    pub(crate) fn open_all(&self) {
+        [self.items(), self.space(), self.room(), self.idle()]
+            .into_iter()
+            .for_each(Gate::open_all);
+    }
+
+    /// Whether it is this caller's turn to look for the dead: once in a tenth of a second for all together.
+    pub(crate) fn is_time_to_look(&self, now: u64) -> bool {
+        // ORDERING: Relaxed; it only spares work.
+        let looked = self.looked.load(Ordering::Relaxed);
+        // a time yet to come is spoilt, or of another clock
+        let fresh = now
+            .checked_sub(looked)
+            .is_some_and(|since| since < LOOK_AGAIN.as_millis() as u64 * 9 / 10);
+        !fresh
+            && self
+                .looked
+                .compare_exchange(looked, now, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
+    }
+
+    pub(crate) fn tally<'a>(&'a self, places: &'a [Place]) -> Tally<'a> {
+        Tally {
+            places,
+            stray: &self.stray,
+        }
+    }
+}
