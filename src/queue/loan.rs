@@ -204,7 +204,7 @@ impl<P> Drop for Loan<'_, P> {
             }
             let had_block = draft.has_block();
             drop(draft);
-            self.core.not_put(had_block);
+            self.core.let_go(had_block);
         }
     }
 }

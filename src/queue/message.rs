@@ -81,8 +81,11 @@ fn undecodable<T>(core: &Core, why: &str) -> Error {
     )
 }
 
-/// The value of a message. From its first step on the program may see it.
-pub(super) fn value<T: DeserializeOwned + 'static>(held: &Held<'_>) -> Result<T> {
+/// The value of a message. `mark` says what is to become of it if this process dies, before code of the program sees any of it.
+pub(super) fn value<T: DeserializeOwned + 'static>(
+    held: &Held<'_>,
+    mark: impl Fn(&Held<'_>),
+) -> Result<T> {
     let core = held.core();
     let Some(taken) = held.message() else {
         return Err(undecodable::<T>(core, "it was given back"));
@@ -95,6 +98,7 @@ pub(super) fn value<T: DeserializeOwned + 'static>(held: &Held<'_>) -> Result<T>
         let raw = codec::from_raw(taken.len(), |bytes| copied = taken.copy_to(bytes));
         if let Some(value) = raw {
             copied.map_err(unread)?;
+            mark(held);
             return value.map_err(|reason| undecodable::<T>(core, &reason));
         }
         if form.items.is_some() {
@@ -106,6 +110,7 @@ pub(super) fn value<T: DeserializeOwned + 'static>(held: &Held<'_>) -> Result<T>
     }
     with_buffer(|buffer| {
         taken.read(buffer).map_err(unread)?;
+        mark(held);
         if form.handles {
             return with_handles(core, buffer);
         }

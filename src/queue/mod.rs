@@ -243,14 +243,13 @@ impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
         let Some(held) = self.core.take(wait)? else {
             return Ok(None);
         };
-        // what follows may run code of the program
-        held.hand_out();
+        let value = message::value(&held, |held| held.hand_out())?;
         held.count();
-        message::value(&held).map(Some)
+        Ok(Some(value))
     }
 
     /// Takes the next message, and waits for one; it comes back unless it is [acknowledged](Lease::ack). So a message is delivered until
-    /// somebody is done with it, whoever dies at it meanwhile. What comes back waits behind all others. One that came back 200 times is lost
+    /// somebody is done with it, whoever dies at it meanwhile, be it that its bytes are made a value. What comes back waits behind all others. One that came back 200 times is lost
     /// with its next taker, should that die.
     ///
     /// ```
@@ -297,10 +296,7 @@ impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
         let Some(held) = self.core.take(wait)? else {
             return Ok(None);
         };
-        // a value whose making kills is not to kill everybody in turn
-        held.hand_out();
-        let value = message::value(&held)?;
-        held.lease();
+        let value = message::value(&held, |held| held.lease())?;
         Ok(Some(Lease::new(held, value)))
     }
 
@@ -355,7 +351,7 @@ impl<T> Queue<T> {
 
     /// Whether it was closed.
     pub fn is_closed(&self) -> bool {
-        self.core.desk.is_closed()
+        self.core.messages.is_closed()
     }
 
     /// Says that one message that was got is done, for [`join`](Self::join). Any process may say so.

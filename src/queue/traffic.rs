@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::core::Core;
 use crate::error::{Error, ErrorKind, Result};
-use crate::ring::messages::{Draft, INLINE, Taken, Unread};
+use crate::ring::messages::{Draft, INLINE, Sent, Taken, Unread};
 use crate::sys::clock::Wait;
 
 /// How long a put waits for the lock under which blocks get their memory, before it counts as full for the moment.
@@ -26,7 +26,11 @@ impl Core {
     /// A place for a message of `len` bytes.
     fn draft(&self, len: usize, in_block: bool, wait: Wait) -> Result<Draft<'_>> {
         self.check()?;
-        let largest = self.largest();
+        // one that is filled in place needs a block, however small
+        let largest = match in_block {
+            true if len <= INLINE => self.sizes.max_bytes,
+            _ => self.sizes.max_bytes.max(INLINE as u64),
+        };
         if len as u64 > largest {
             return Err(Error::new(
                 ErrorKind::InvalidInput,
@@ -38,12 +42,8 @@ impl Core {
         self.until(wait, || self.try_draft(len, in_block))
     }
 
-    pub(super) fn largest(&self) -> u64 {
-        self.sizes.max_bytes.max(INLINE as u64)
-    }
-
     fn try_draft(&self, len: usize, in_block: bool) -> Result<Attempt<Draft<'_>>> {
-        if self.desk.is_closed() {
+        if self.messages.is_closed() {
             return Err(self.closed());
         }
         let draft = self.messages.draft().map_err(|error| self.spoilt(error))?;
@@ -83,18 +83,21 @@ impl Core {
             let Some(draft) = left.take() else {
                 return Ok(Ok(()));
             };
-            if self.desk.is_closed_to_put() {
-                return Err(self.closed());
+            match draft.publish().map_err(|error| self.spoilt(error))? {
+                Sent::Done => Ok(Ok(())),
+                Sent::Closed => Err(self.closed()),
+                Sent::Full(draft) => {
+                    left = Some(draft);
+                    Ok(Err(Lack::Space))
+                }
             }
-            left = draft.publish().map_err(|error| self.spoilt(error))?;
-            Ok(left.as_ref().map_or(Ok(()), |_| Err(Lack::Space)))
         });
         if published.is_ok() {
             self.desk.items().open_one();
         } else {
             let had_block = left.as_ref().is_none_or(Draft::has_block);
             drop(left);
-            self.not_put(had_block);
+            self.let_go(had_block);
         }
         published
     }
@@ -157,9 +160,7 @@ impl Core {
 
     /// A block of `len` bytes to be filled.
     pub(super) fn lend(&self, len: usize, wait: Wait) -> Result<Draft<'_>> {
-        let draft = self.draft(len, len > 0, wait)?;
-        draft.lend();
-        Ok(draft)
+        self.draft(len, len > 0, wait)
     }
 
     /// Puts what was lent: `len` bytes of items with that tag.
@@ -167,14 +168,6 @@ impl Core {
         self.check()?;
         draft.describe_items(len, tag);
         self.publish(draft, wait)
-    }
-
-    /// A draft was dropped: its place is free, and nothing comes from it any more.
-    pub(super) fn not_put(&self, had_block: bool) {
-        self.let_go(had_block);
-        if self.desk.is_closed() {
-            self.desk.items().open_all();
-        }
     }
 
     /// The place of a message is free: tells who waits for one.
@@ -227,10 +220,14 @@ impl Core {
         if let Some(taken) = claim()? {
             return Ok(Some(taken));
         }
-        if !self.desk.is_closed_to_get() || self.messages.is_any_coming() {
+        if !self
+            .messages
+            .is_ended()
+            .map_err(|error| self.spoilt(error))?
+        {
             return Ok(None);
         }
-        // who was about to put when we looked first may have done it
+        // what was put between the two looks
         match claim()? {
             Some(taken) => Ok(Some(taken)),
             None => Err(Error::new(
@@ -257,9 +254,9 @@ impl Core {
 
     pub(super) fn close(&self) -> Result<()> {
         self.check()?;
-        self.desk.close();
+        let closed = self.messages.close();
         self.desk.open_all();
-        Ok(())
+        closed.map_err(|error| self.spoilt(error))
     }
 
     pub(super) fn task_done(&self) -> Result<()> {

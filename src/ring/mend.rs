@@ -148,7 +148,7 @@ impl Mpmc<'_> {
         Ok(mended)
     }
 
-    pub(super) fn swap(&self, entry: u32, from: Entry, to: Entry, sums: &Sums) -> bool {
+    fn swap(&self, entry: u32, from: Entry, to: Entry, sums: &Sums) -> bool {
         sums.announce(entry, from);
         // ORDERING: AcqRel: what the dead wrote is seen, and handed on with the word.
         let swapped = self.word(entry).is_some_and(|word| {

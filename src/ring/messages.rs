@@ -16,7 +16,6 @@
 //! | 0 | nobody's code has seen the message: it goes back into the ring, as if it had never been taken |
 //! | 1 handed out | it is lost, and counted |
 //! | 2 leased | it goes back into the ring, marked as delivered before |
-//! | 3 lent | word 0 holds the generation: a producer fills the block at its leisure, nobody waits for it |
 //!
 //! A block is named by the entry and the generation in which it was *reserved*: that of now less the times it was delivered again, each of
 //! which made it one more.
@@ -35,7 +34,7 @@ use bytemuck::Pod;
 use super::blocks::{BLOCK_ALIGN, Block, Blocks, Memory, Owner};
 use super::entry::Stage;
 use super::mapped::Mapped;
-use super::mend::{Sums, freed};
+use super::mend::freed;
 use super::mpmc::{Claimed, Hand, Plan, Published, Reserved, Spoilt};
 use crate::mem::place::Region;
 use crate::primitive::{AtomicU64, Ordering};
@@ -49,7 +48,6 @@ const OFTEN: u8 = 200;
 
 const HANDED: u8 = 1;
 const LEASED: u8 = 2;
-const LENT: u8 = 3;
 
 /// In a block, not in the entry.
 const IN_BLOCK: u8 = 1;
@@ -165,6 +163,22 @@ impl Messages {
         }))
     }
 
+    /// Ends the queue: nothing is put behind what was put before.
+    pub(crate) fn close(&self) -> Result<(), Spoilt> {
+        self.ring.ring().close(&self.hand)
+    }
+
+    /// Whether the queue takes no more.
+    #[inline]
+    pub(crate) fn is_closed(&self) -> bool {
+        self.ring.ring().is_closed()
+    }
+
+    /// Whether a [`claim`](Self::claim) that finds nothing after this has found the end.
+    pub(crate) fn is_ended(&self) -> Result<bool, Spoilt> {
+        self.ring.ring().is_ended(&self.hand)
+    }
+
     /// How many messages wait.
     pub(crate) fn len(&self) -> Result<u64, Spoilt> {
         self.ring.ring().len(&self.hand)
@@ -191,23 +205,6 @@ impl Messages {
         (0..self.entries()).any(|entry| {
             let found = self.ring.ring().entry(entry);
             found.is_some_and(|found| matches!(found.stage, Stage::Ready | Stage::Claimed))
-        })
-    }
-
-    /// Whether somebody is about to put a message, loans left out. Looks at every entry.
-    pub(crate) fn is_any_coming(&self) -> bool {
-        (0..self.entries()).any(|entry| {
-            let Some(found) = self.ring.ring().entry(entry) else {
-                return false;
-            };
-            // ORDERING: Relaxed; who writes it fences before it asks whether the queue is closed.
-            let head = self.head_of(entry).map(|head| head.load(Ordering::Relaxed));
-            let lent = marked(u64::from(found.generation), LENT);
-            match found.stage {
-                Stage::Ready => true,
-                Stage::Writing => head != Some(lent),
-                Stage::Free | Stage::Claimed | Stage::Broken => false,
-            }
         })
     }
 
@@ -252,7 +249,15 @@ impl Messages {
         // in its own name, so that who is killed in it leaves nothing but what the dead one has left
         let hand = Hand::new(&ring.plan, dead, members);
         self.each_lost(dead, |entry, found| {
-            ring.swap(entry, found, freed(found), &Sums::default());
+            if let Some(word) = ring.word(entry) {
+                // ORDERING: AcqRel: what the dead read is read before the entry is used again.
+                let _ = word.compare_exchange(
+                    found.pack(),
+                    freed(found).pack(),
+                    Ordering::AcqRel,
+                    Ordering::Relaxed,
+                );
+            }
         });
         Ok(ring.mend(&hand, dead)?.redelivered)
     }
@@ -305,14 +310,6 @@ impl<'a> Draft<'a> {
             )?;
         }
         Ok(self.block.is_some())
-    }
-
-    /// Says that the program fills it, and may take its time.
-    pub(crate) fn lend(&self) {
-        if let (Some(owner), Some(head)) = (self.owner(), self.payload().first()) {
-            // ORDERING: Relaxed; see `is_any_coming`.
-            head.store(marked(u64::from(owner.generation), LENT), Ordering::Relaxed);
-        }
     }
 
     /// Drops it without a trace: it is another process's.
@@ -393,20 +390,33 @@ impl<'a> Draft<'a> {
         unsafe { std::slice::from_raw_parts_mut(data.as_ptr().cast(), count) }
     }
 
-    /// Puts it into the queue; gives it back if that is full.
-    pub(crate) fn publish(mut self) -> Result<Option<Self>, Spoilt> {
+    /// Puts it into the queue.
+    pub(crate) fn publish(mut self) -> Result<Sent<'a>, Spoilt> {
         let Some(reserved) = self.reserved.take() else {
-            return Ok(None);
+            return Ok(Sent::Closed);
         };
         match self.of.ring.ring().publish(&self.of.hand, reserved, 1)? {
-            Published::Done => Ok(None),
-            // the ring of a queue is never closed: its desk is
-            Published::Full(reserved) | Published::Closed(reserved) => {
+            Published::Done => Ok(Sent::Done),
+            Published::Full(reserved) => {
                 self.reserved = Some(reserved);
-                Ok(Some(self))
+                Ok(Sent::Full(self))
+            }
+            Published::Closed(reserved) => {
+                self.reserved = Some(reserved);
+                Ok(Sent::Closed)
             }
         }
     }
+}
+
+/// What became of a draft.
+#[derive(Debug)]
+pub(crate) enum Sent<'a> {
+    Done,
+    /// As many messages wait as may.
+    Full(Draft<'a>),
+    /// The queue takes no more; the draft is dropped.
+    Closed,
 }
 
 impl Drop for Draft<'_> {

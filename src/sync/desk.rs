@@ -3,31 +3,25 @@
 //! | word | meaning | who changes it, and to what | what a death there leaves |
 //! |---|---|---|---|
 //! | sizes | capacity and bytes | the creator, before anybody sees them | - |
-//! | closed | 0 open, else closed | anybody: 1, for good | nothing; sleepers look by themselves |
 //! | items, space, room, idle | gates: a message, a place, bytes, all done; see [`gate`](super::gate) | see there | see there |
 //! | looked | when somebody last looked for the dead, in ms of the monotonic clock | who is about to look: now, by a compare-and-swap | the next looks a tenth of a second later |
 //! | stray | see [`tally`](super::tally) | see there | see there |
-//!
-//! **Closing against putting.** A putter has its slot first, then a fence, then it looks at `closed`; who closes stores, and who has found
-//! `closed` and no message fences and looks at the slots. So a put that came through is either seen, or its slot is: who gets waits for it.
 
 use super::gate::{Gate, LOOK_AGAIN};
 use super::tally::{Place, Tally};
 use crate::mem::place::Shared;
-use crate::primitive::{AtomicU32, AtomicU64, Ordering, fence};
+use crate::primitive::{AtomicU32, AtomicU64, Ordering};
 
 /// See the module.
 #[derive(Debug)]
 #[repr(C, align(128))]
 pub(crate) struct Desk {
     sizes: [AtomicU64; 2],
-    closed: AtomicU32,
     items: AtomicU32,
     space: AtomicU32,
     room: AtomicU32,
     idle: AtomicU32,
-    unused: AtomicU32,
-    spare: [AtomicU64; 11],
+    spare: [AtomicU64; 12],
     // on a line of their own: what is above changes seldom and is read always
     looked: AtomicU64,
     stray: AtomicU64,
@@ -50,34 +44,6 @@ impl Desk {
     pub(crate) fn sizes(&self) -> [u64; 2] {
         // ORDERING: Relaxed; the segment was found published.
         [0, 1].map(|at| self.sizes[at].load(Ordering::Relaxed))
-    }
-
-    pub(crate) fn close(&self) {
-        // ORDERING: SeqCst with the fence: see the module.
-        self.closed.store(1, Ordering::SeqCst);
-        fence(Ordering::SeqCst);
-    }
-
-    /// As seen by who has a slot to put something in.
-    #[inline]
-    pub(crate) fn is_closed_to_put(&self) -> bool {
-        // ORDERING: the fence orders the swap that got the slot before this look: see the module.
-        fence(Ordering::SeqCst);
-        self.is_closed()
-    }
-
-    /// As seen by who found no message, and looks at the slots next.
-    pub(crate) fn is_closed_to_get(&self) -> bool {
-        let closed = self.is_closed();
-        // ORDERING: orders this look before those at the slots: see the module.
-        fence(Ordering::SeqCst);
-        closed
-    }
-
-    #[inline]
-    pub(crate) fn is_closed(&self) -> bool {
-        // ORDERING: Acquire: what was done before it was closed is seen.
-        self.closed.load(Ordering::Acquire) != 0
     }
 
     pub(crate) fn items(&self) -> Gate<'_> {

@@ -6,7 +6,13 @@
     reason = "tests say what they found, and processes of their own report on stdout"
 )]
 
+#[allow(dead_code, reason = "these tests use some of it")]
+#[path = "../limits/alone.rs"]
+mod alone;
 mod calls;
+mod loans;
+mod sizes;
+mod storm;
 
 /// A name of this run's own.
 fn name(what: &str) -> String {
