@@ -21,7 +21,7 @@ pub(crate) mod exit {
     pub(crate) const PARENT_GONE: i32 = 120;
     /// The worker could not begin; it has said why.
     pub(crate) const REFUSED: i32 = 121;
-    /// The marker is set, but this process was not started by a pool.
+    /// The marker is set, but this process was not started by the one it names.
     pub(crate) const STALE_MARKER: i32 = 122;
     /// The hook did not find itself in the list of constructors.
     pub(crate) const HOOK_NOT_LISTED: i32 = 123;

@@ -95,7 +95,7 @@ fn take_over(run_later_constructors: impl FnOnce() -> bool) {
 fn stale() -> ! {
     entry::die(
         exit::STALE_MARKER,
-        "multiproc: MULTIPROC_WORKER is set, but this process was not started by a pool; unset it (exit 122)\n",
+        "multiproc: MULTIPROC_WORKER is set, but this process was not started by its parent; unset it (exit 122)\n",
     )
 }
 
@@ -113,8 +113,8 @@ pub(crate) fn ensure_ready() -> Result<()> {
     if env::var_os(MARKER.to_string_lossy().as_ref()).is_some() {
         entry::die(
             exit::REACHED_MAIN,
-            "multiproc: this process was started as a worker but reached Pool::new in the program's own code: the start hook did not \
-             run; call multiproc::init() as the first statement of main (exit 124)\n",
+            "multiproc: this process was started as a worker but reached the program's own code, which asks for processes: the start \
+             hook did not run; call multiproc::init() as the first statement of main (exit 124)\n",
         );
     }
     // keeps the hook in the program: the linker drops what nothing refers to

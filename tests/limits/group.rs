@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use multiproc::{ErrorKind, Pool};
+use multiproc::{ErrorKind, Pool, Process};
 use nix::sys::signal::{Signal, raise};
 
 use crate::{alone, done, is_alone};
@@ -93,6 +93,13 @@ fn a_worker_that_the_kernel_killed_for_want_of_memory_is_named_so() {
         let death = error.death().unwrap();
         assert_eq!((death.signal, death.out_of_memory), (Some(9), false));
     }
+    let error = Process::spawn(take_all, 0).unwrap().join().unwrap_err();
+    println!("{error}");
+    assert!(error.death().unwrap().out_of_memory);
+    assert!(error.to_string().contains("as memory ran out"));
+    let process = Process::spawn(kill_oneself, 0).unwrap();
+    let death = process.join().unwrap_err().death().unwrap().clone();
+    assert_eq!((death.signal, death.out_of_memory), (Some(9), false));
     let error = Pool::builder().init(state_of_all, 0).build().unwrap_err();
     println!("{error}");
     assert_eq!(error.kind(), ErrorKind::InitFailed);

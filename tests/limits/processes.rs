@@ -5,7 +5,7 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
 
-use multiproc::{Error, ErrorKind, Pool};
+use multiproc::{Error, ErrorKind, Pool, Process};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::left::Left;
@@ -46,11 +46,18 @@ fn limit(most: Option<u64>) {
 
 /// Builds with ever higher limits until it succeeds. Returns how often it was refused.
 fn until_enough(workers: usize) -> u64 {
+    until_it_succeeds(|| {
+        let pool = Pool::with_workers(workers)?;
+        pool.map(|x: u64| x * x, 0..10).map(drop)
+    })
+}
+
+/// Tries with ever higher limits until it succeeds. Returns how often it was refused.
+fn until_it_succeeds(what: impl Fn() -> Result<(), Error>) -> u64 {
     let before = Left::now();
     for most in 1..100 {
         limit(Some(most));
-        let built = Pool::with_workers(workers);
-        let refused = built.and_then(|pool| pool.map(|x: u64| x * x, 0..10)).err();
+        let refused = what().err();
         limit(None);
         // the thread that watches workers may have come to stay, with two descriptors
         before.is_all(2);
@@ -68,6 +75,19 @@ fn is_clear(error: &Error) {
     assert_eq!(error.kind(), ErrorKind::Os, "{text}");
     assert!(text.starts_with("cannot start"), "{text}");
     assert!(text.contains("ulimit -u, pids.max"), "{text}");
+}
+
+#[test]
+fn a_process_that_may_not_be_started_is_an_error_at_every_place() {
+    if !is_alone() {
+        return alone_as_somebody(
+            "processes::a_process_that_may_not_be_started_is_an_error_at_every_place",
+        );
+    }
+    let tries = until_it_succeeds(|| Process::spawn(|x: u64| x * x, 3)?.join().map(drop));
+    // this thread, the one that watches, the process, its second thread
+    assert!(tries >= 3, "{tries}");
+    done();
 }
 
 #[test]

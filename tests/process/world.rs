@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::process::Stdio;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use multiproc::{ErrorKind, Pool, Process, Value};
@@ -173,6 +174,72 @@ fn it_begins_as_the_program_did_with_the_parents_folder_and_environment() {
     let arguments: Vec<_> = std::env::args().collect();
     let folder = std::env::current_dir().unwrap();
     assert_eq!(found, (arguments, false, folder, 1));
+}
+
+/// What exit handlers of the child tell.
+static TOLD: OnceLock<Value<u32>> = OnceLock::new();
+
+extern "C" fn tell() {
+    let _ = TOLD.get().map(|told| told.set(7));
+}
+
+#[test]
+fn exit_handlers_of_the_child_run() {
+    let work = |told: Value<u32>| {
+        let _ = TOLD.set(told);
+        // SAFETY: the handler is a function of the program.
+        unsafe { nix::libc::atexit(tell) };
+    };
+    let told = Value::new(0).unwrap();
+    Process::spawn(work, told.clone()).unwrap().join().unwrap();
+    assert_eq!(told.get().unwrap(), 7);
+}
+
+/// Descriptors and threads of each generation, down to the last.
+fn count_down(depth: u32) -> Vec<(usize, usize)> {
+    let count = |folder| std::fs::read_dir(folder).unwrap().count();
+    let own = (count("/proc/self/fd"), count("/proc/self/task"));
+    let mut all = vec![own];
+    if depth > 0 {
+        let below = Process::spawn(count_down, depth - 1).unwrap();
+        all.extend(below.join().unwrap());
+    }
+    all
+}
+
+#[test]
+fn nothing_grows_from_generation_to_generation() {
+    let all = Process::spawn(count_down, 5).unwrap().join().unwrap();
+    assert_eq!(all.len(), 6);
+    assert!(all.iter().all(|own| *own == all[0]), "{all:?}");
+}
+
+/// System calls that a signal interrupts are made again.
+#[test]
+fn signals_that_a_process_handles_harm_nothing_it_sends_or_gets() {
+    extern "C" fn nothing(_: i32) {}
+    let work = |(there, bytes): (Value<u32>, Vec<u8>)| {
+        let action = nix::sys::signal::SigAction::new(
+            nix::sys::signal::SigHandler::Handler(nothing),
+            nix::sys::signal::SaFlags::empty(),
+            nix::sys::signal::SigSet::empty(),
+        );
+        // SAFETY: the handler does nothing.
+        unsafe { nix::sys::signal::sigaction(nix::sys::signal::SIGUSR1, &action) }.unwrap();
+        there.update(|n| *n += 1).unwrap();
+        let texts: Vec<String> = bytes.iter().map(u8::to_string).collect();
+        let nested = Process::spawn(|texts: Vec<String>| texts, texts).unwrap();
+        nested.join().unwrap()
+    };
+    let there = Value::new(0_u32).unwrap();
+    let process = Process::spawn(work, (there.clone(), vec![7; 1 << 20])).unwrap();
+    wait_for(&there, 1);
+    let pid = nix::unistd::Pid::from_raw(process.pid().cast_signed());
+    while process.is_alive() {
+        let _ = nix::sys::signal::kill(pid, nix::sys::signal::SIGUSR1);
+        std::thread::sleep(Duration::from_micros(200));
+    }
+    assert_eq!(process.join().unwrap().len(), 1 << 20);
 }
 
 #[test]
