@@ -53,9 +53,10 @@ pub enum ErrorKind {
     StillRunning,
     /// The task was cancelled, or its pool terminated before it was done.
     Cancelled,
-    /// The task panicked; [`Error::panic`] has message, place and backtrace.
+    /// The task, or the function of a [`Process`](crate::Process), panicked; [`Error::panic`] has message, place and backtrace.
     TaskPanicked,
-    /// The worker process died while it ran this item; [`Error::death`] says of what.
+    /// The worker process died while it ran this item, or a [`Process`](crate::Process) before its function returned; [`Error::death`] says
+    /// of what.
     WorkerDied,
     /// The item took longer than `Builder::task_timeout` allows; its worker was ended.
     TaskTimeout,
@@ -99,28 +100,28 @@ pub struct TaskPanic {
     pub backtrace: String,
     /// Position of the item in the input of `map` and its kin, 0 for a single task.
     pub index: usize,
-    /// Process id of the worker, which lives on.
+    /// Process id of the worker, which lives on, or of the process, which ends.
     pub pid: u32,
 }
 
 /// Exit code of a worker that cannot go on since a task has closed its descriptors.
 pub(crate) const CUT_OFF: i32 = 118;
 
-/// How a worker process ended.
+/// How a worker or [`Process`](crate::Process) ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct WorkerDeath {
     /// Process id the worker had.
     pub pid: u32,
-    /// Place of the worker in the pool, from 0.
+    /// Place of the worker in the pool, from 0; 0 for a [`Process`](crate::Process).
     pub worker: usize,
     /// The signal that killed it.
     pub signal: Option<i32>,
     /// The code it exited with: 118 by itself, where a task had closed the descriptors that it needs.
     pub exit_code: Option<i32>,
-    /// The task used up its stack, 8 MiB.
+    /// The task used up its stack, 8 MiB unless a process was given another.
     pub stack_overflow: bool,
-    /// It was killed by SIGKILL, and the kernel has killed a process of its control group for want of memory since the program's first pool
+    /// It was killed by SIGKILL, and the kernel has killed a process of its control group for want of memory since the program's first pool or process,
     /// or the last such death. Where the kernel does not count by control groups, it may have been any process of the system.
     pub out_of_memory: bool,
     /// Position of the item in the input of `map` and its kin, 0 for a single task.

@@ -161,7 +161,7 @@ pub mod lock {
     pub use crate::sync::mutex::{RawLock, RobustMutex};
 }
 
-/// Becomes a worker if this process was started as one by a pool of this program; otherwise returns at once.
+/// Becomes a worker if this process was started as one by a pool of this program, or as a [`Process`]; otherwise returns at once.
 ///
 /// Not needed with the feature `auto`, which is on by default. Without it, call it as the first statement of `main`: a worker never
 /// returns from here, and whatever stands before it is run again in each worker. Tests run by `cargo test` have no `main` of their own, so

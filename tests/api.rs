@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use multiproc::{
     Array, ArrayGuard, AsyncResult, Builder, Error, ErrorKind, FrozenArray, LockError, Pod, Pool,
-    Value, ValueGuard, Zeroable,
+    Process, Value, ValueGuard, Zeroable,
 };
 
 fn square(x: u64) -> u64 {
@@ -215,4 +215,29 @@ fn the_builder() -> multiproc::Result<()> {
     let task = pool.try_apply_async(square, 4)?;
     assert_eq!(task.get()?, 16);
     Ok(())
+}
+
+#[test]
+fn processes() -> multiproc::Result<()> {
+    fn is_shared<T: Send + Sync>(_: &T) {}
+    let p: Process<u64> = Process::spawn(square, 7)?;
+    is_shared(&p);
+    let _: u32 = p.pid();
+    let _: bool = p.is_alive();
+    let v: u64 = p.join()?;
+    assert_eq!(v, 49);
+    let again: u64 = p.join_timeout(Duration::from_secs(1))?;
+    assert_eq!(again, 49);
+    let status: Option<std::process::ExitStatus> = p.exit_status();
+    assert!(status.unwrap().success());
+    p.terminate()?;
+    p.kill()?;
+    let others = [Process::spawn(square, 1)?, Process::spawn(square, 2)?];
+    let ended: Option<usize> = multiproc::wait_any(&others, Duration::from_secs(60))?;
+    others[ended.unwrap()].join()?;
+    multiproc::wait_any(&[&others[0], &others[1]], None)?;
+    std::os::fd::AsFd::as_fd(&others[0]);
+    let [one, two] = others;
+    one.detach()?;
+    two.join().map(drop)
 }

@@ -97,7 +97,6 @@ const PATH_MAX: usize = 200;
 /// # Ok(())
 /// # }
 /// ```
-#[must_use = "a process whose handle is dropped runs on, and its result is lost"]
 pub struct Process<R> {
     record: Arc<Record>,
     result: PhantomData<fn() -> R>,

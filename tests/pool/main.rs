@@ -13,6 +13,7 @@ mod ends;
 mod forked;
 mod handles;
 mod large;
+mod no_pidfd;
 mod old_kernel;
 mod python;
 mod results;

@@ -8,6 +8,8 @@ mod calls;
 mod deaths;
 mod family;
 mod many;
+#[path = "../pool/no_pidfd.rs"]
+mod no_pidfd;
 mod world;
 
 use std::io::{BufRead, BufReader, Write};

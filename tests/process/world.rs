@@ -306,3 +306,17 @@ fn a_program_that_ignores_its_children_hears_of_their_end_nevertheless() {
     assert!(!process.is_alive());
     std::process::exit(42);
 }
+
+/// Linux before 5.3.
+#[test]
+fn processes_work_without_descriptors_for_processes() {
+    crate::no_pidfd::pass(&[
+        "calls::a_process_is_alive_until_it_has_ended_and_may_be_joined_again",
+        "deaths::terminate_and_kill_end_a_process_and_say_by_which_signal",
+        "deaths::a_process_killed_at_any_moment_has_returned_or_died_of_that",
+        "family::a_detached_process_outlives_its_parent_and_sees_it_end",
+        "family::all_that_came_of_a_killed_parent_ends_with_it",
+        "many::whichever_ends_first_is_named",
+        "world::a_program_that_ignores_its_children_hears_of_their_end_nevertheless",
+    ]);
+}
