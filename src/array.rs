@@ -12,11 +12,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::error::{Error, ErrorKind, Result};
 use crate::handle::{self, Hold};
 use crate::mem::shape::{Kind, Shape};
-use crate::sync::adapter::RawSyncRwLock;
 use crate::sync::failure::LockResult;
 use crate::sync::guarded::{Frozen, Guard, Guarded, ReadGuard, make_lock};
 use crate::sync::lent::{Borrowed, Lending};
-use crate::sync::mutex::{RawLock, RobustMutex};
+use crate::sync::mutex::{RawLock, RawRwLock, RobustMutex};
 use crate::sys::clock::Wait;
 
 /// Access to a locked [`Array`]; derefs to `[T]`.
@@ -183,7 +182,7 @@ impl<T: Pod, L: RawLock> Array<T, L> {
     }
 
     fn shape(len: usize) -> Result<Shape> {
-        Shape::of::<T>(Kind::Array, len, L::CODE)
+        Ok(Shape::of::<T>(Kind::Array, len, L::CODE)?.behind(L::FRONT))
     }
 
     fn from_hold(hold: Hold) -> Result<Self> {
@@ -316,14 +315,32 @@ impl<T, L: RawLock> Array<T, L> {
     }
 }
 
-impl<T: Pod> Array<T, RawSyncRwLock> {
+impl<T: Pod, L: RawRwLock> Array<T, L> {
     /// Locks for reading, together with other readers.
     ///
     /// # Errors
     ///
     /// As [`Value::read`](crate::Value::read).
-    pub fn read(&self) -> LockResult<ReadGuard<'_, [T], RawSyncRwLock>> {
+    pub fn read(&self) -> LockResult<ReadGuard<'_, [T], L>> {
         self.core.guarded.read(Wait::Forever)
+    }
+
+    /// Locks for reading if nobody holds the lock for writing.
+    ///
+    /// # Errors
+    ///
+    /// [`LockError::WouldBlock`](crate::LockError::WouldBlock), or those of [`read`](Self::read).
+    pub fn try_read(&self) -> LockResult<ReadGuard<'_, [T], L>> {
+        self.core.guarded.read(Wait::No)
+    }
+
+    /// Locks for reading, and waits for the lock no longer than that, by the monotonic clock.
+    ///
+    /// # Errors
+    ///
+    /// [`LockError::Timeout`](crate::LockError::Timeout), or those of [`read`](Self::read).
+    pub fn read_timeout(&self, timeout: Duration) -> LockResult<ReadGuard<'_, [T], L>> {
+        self.core.guarded.read(Wait::lasting(timeout))
     }
 }
 

@@ -126,7 +126,9 @@ mod primitive;
 mod process;
 mod queue;
 mod raw;
+mod reentrant;
 mod ring;
+mod rwlock;
 mod segment;
 mod semaphore;
 mod shared;
@@ -149,16 +151,20 @@ pub use pool::{AsyncResult, Builder, Chunked, Imap, ImapUnordered, Pool, TryAppl
 pub use process::{Parent, Process, ProcessBuilder, active_children, parent, wait_any};
 pub use queue::{Iter as QueueIter, Lease as QueueLease, Loan, Queue, QueueBuilder, Received};
 pub use raw::RawArray;
+pub use reentrant::ReentrantLock;
+pub use rwlock::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 pub use semaphore::{Semaphore, SemaphoreGuard};
 pub use shared::Shared;
 pub use sync::failure::{LockError, LockResult};
+pub use sync::reentrant::ReentrantLockGuard;
 pub use value::{Value, ValueGuard};
 
 /// The locks a [`Value`] or [`Array`] can have, and their guards.
 pub mod lock {
     pub use crate::sync::adapter::{RawSyncMutex, RawSyncRwLock};
     pub use crate::sync::guarded::{Guard, ReadGuard};
-    pub use crate::sync::mutex::{RawLock, RobustMutex};
+    pub use crate::sync::mutex::{RawLock, RawRwLock, RobustMutex};
+    pub use crate::sync::rwlock::RobustRwLock;
 }
 
 /// Becomes a worker if this process was started as one by a pool of this program, or as a [`Process`]; otherwise returns at once.

@@ -12,10 +12,9 @@ use crate::error::Result;
 use crate::handle::{self, Hold};
 use crate::mem::shape::{Kind, Shape};
 use crate::mem::spot::Fresh;
-use crate::sync::adapter::RawSyncRwLock;
 use crate::sync::failure::LockResult;
 use crate::sync::guarded::{Guard, Guarded, ReadGuard, make_lock};
-use crate::sync::mutex::{RawLock, RobustMutex};
+use crate::sync::mutex::{RawLock, RawRwLock, RobustMutex};
 use crate::sys::clock::Wait;
 
 /// Access to a locked [`Value`]; derefs to `T`.
@@ -118,10 +117,10 @@ impl<T: Pod, L: RawLock> Value<T, L> {
     /// # Examples
     ///
     /// ```
-    /// use multiproc::{Value, lock::RawSyncRwLock};
+    /// use multiproc::{Value, lock::RobustRwLock};
     ///
     /// # fn main() -> multiproc::Result<()> {
-    /// let limit = Value::<u64, RawSyncRwLock>::with_lock(10)?;
+    /// let limit = Value::<u64, RobustRwLock>::with_lock(10)?;
     /// assert_eq!(*limit.read()?, 10); // readers do not exclude one another
     /// # Ok(())
     /// # }
@@ -170,7 +169,7 @@ impl<T: Pod, L: RawLock> Value<T, L> {
     }
 
     fn shape() -> Result<Shape> {
-        Shape::of::<T>(Kind::Value, 1, L::CODE)
+        Ok(Shape::of::<T>(Kind::Value, 1, L::CODE)?.behind(L::FRONT))
     }
 
     fn from_hold(hold: Hold) -> Result<Self> {
@@ -247,14 +246,33 @@ impl<T: Pod, L: RawLock> Value<T, L> {
     }
 }
 
-impl<T: Pod> Value<T, RawSyncRwLock> {
-    /// Locks for reading, together with other readers.
+impl<T: Pod, L: RawRwLock> Value<T, L> {
+    /// Locks for reading, together with other readers, and waits for the lock without end.
     ///
     /// # Errors
     ///
-    /// `Forked` in a forked child; `Deadlock` if this thread holds the lock for writing, where libc notices.
-    pub fn read(&self) -> LockResult<ReadGuard<'_, T, RawSyncRwLock>> {
+    /// [`LockError::OwnerDied`](crate::LockError::OwnerDied) with the guard, if a process died while it held the lock for writing, and nobody
+    /// has repaired the data since; `Deadlock` if this thread holds the lock for writing, where the lock notices; `Forked` in a forked child.
+    pub fn read(&self) -> LockResult<ReadGuard<'_, T, L>> {
         self.core.guarded.read(Wait::Forever)
+    }
+
+    /// Locks for reading if nobody holds the lock for writing.
+    ///
+    /// # Errors
+    ///
+    /// [`LockError::WouldBlock`](crate::LockError::WouldBlock), or those of [`read`](Self::read).
+    pub fn try_read(&self) -> LockResult<ReadGuard<'_, T, L>> {
+        self.core.guarded.read(Wait::No)
+    }
+
+    /// Locks for reading, and waits for the lock no longer than that, by the monotonic clock.
+    ///
+    /// # Errors
+    ///
+    /// [`LockError::Timeout`](crate::LockError::Timeout), or those of [`read`](Self::read).
+    pub fn read_timeout(&self, timeout: Duration) -> LockResult<ReadGuard<'_, T, L>> {
+        self.core.guarded.read(Wait::lasting(timeout))
     }
 }
 

@@ -24,6 +24,7 @@ pub(crate) enum Kind {
     Ring = 10,
     Spsc = 11,
     Queue = 12,
+    Reentrant = 13,
 }
 
 impl Kind {
@@ -41,6 +42,7 @@ impl Kind {
             Self::Ring,
             Self::Spsc,
             Self::Queue,
+            Self::Reentrant,
         ]
         .into_iter()
         .find(|kind| *kind as u32 == code)
@@ -68,7 +70,7 @@ impl Kind {
     fn is_bare(self) -> bool {
         matches!(
             self,
-            Self::Semaphore | Self::Condvar | Self::Event | Self::Barrier
+            Self::Semaphore | Self::Condvar | Self::Event | Self::Barrier | Self::Reentrant
         )
     }
 }
@@ -88,6 +90,7 @@ impl fmt::Display for Kind {
             Kind::Ring => "a ring of",
             Kind::Spsc => "a channel of",
             Kind::Queue => "a queue of",
+            Kind::Reentrant => "a re-entrant lock",
         })
     }
 }
@@ -412,6 +415,7 @@ impl fmt::Display for Shape {
             0 | 1 => Ok(()),
             2 => f.write_str(" under raw_sync's mutex"),
             3 => f.write_str(" under raw_sync's rwlock"),
+            4 => f.write_str(" under a robust reader-writer lock"),
             other => write!(f, " under lock {other}"),
         }
     }

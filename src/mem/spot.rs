@@ -148,6 +148,27 @@ impl Spot {
             .map_err(|error| Error::new(ErrorKind::BadSegment, error.to_string()))
     }
 
+    /// The control words in front of the data, for locks that have some.
+    ///
+    /// # Errors
+    ///
+    /// `BadSegment` unless just these lie there.
+    pub(crate) fn front<S: Shared>(&self) -> Result<Placed<S>> {
+        let bad = |error: String| {
+            let object = &self.object;
+            Error::new(
+                ErrorKind::BadSegment,
+                format!("cannot use the lock of {object}: {error}"),
+            )
+        };
+        if self.shape.front != size_of::<S>() as u64 {
+            return Err(bad("it has other control words".to_owned()));
+        }
+        self.region
+            .at(HEADER_LEN)
+            .map_err(|error| bad(error.to_string()))
+    }
+
     /// Where control words and data lie, for who lays them out himself. What is there is words that others may write at any moment.
     ///
     /// # Errors

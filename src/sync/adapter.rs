@@ -3,6 +3,9 @@
 //! What is closed here of that crate's traps: its timed wait adds nanoseconds without carrying them over, so half of all waits below a
 //! second fail at once; waits here poll with a wait of zero, which cannot overflow. Its guards unlock with a panic on error; ours do
 //! not. What cannot be closed: an owner that dies leaves the lock held for ever, and locking twice in one thread never returns.
+//!
+//! WHY NOT its events as well: one guards no data, so there is no place to plug it in, and it is a plain mutex and condition variable, by
+//! which a process killed inside `set` or `wait` stops all others for ever. [`Event`](crate::Event) has the same calls and neither.
 
 use std::fmt;
 use std::ptr::NonNull;
@@ -11,9 +14,10 @@ use std::time::Duration;
 use raw_sync::Timeout;
 use raw_sync::locks::{LockImpl, LockInit, Mutex, RwLock};
 
-use super::mutex::{Lock, RawLock, SharedLock};
+use super::mutex::{Lock, RawLock, RawRwLock, SharedLock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::mem::layout::LOCK_BYTES;
+use crate::mem::spot::Spot;
 use crate::sys::clock::Wait;
 use crate::sys::pthread::{self, Outcome, Template};
 
@@ -29,7 +33,7 @@ unsafe impl Sync for Plugged {}
 impl Plugged {
     /// # Safety
     ///
-    /// As [`Lock::create`].
+    /// 1. `at` has 56 zero bytes aligned to 64, used by nobody else yet. 2. They stay mapped as long as the result is used.
     unsafe fn create<K: LockInit>(at: NonNull<u8>) -> Result<Self> {
         check_size::<K>(at)?;
         // SAFETY: the caller's contract, and enough room.
@@ -40,7 +44,7 @@ impl Plugged {
 
     /// # Safety
     ///
-    /// As [`Lock::attach`].
+    /// As [`create`](Self::create), but that a lock of this type lies there.
     unsafe fn attach<K: LockInit>(at: NonNull<u8>) -> Result<Self> {
         check_size::<K>(at)?;
         // SAFETY: the caller's contract, and enough room.
@@ -139,17 +143,19 @@ pub struct RawSyncRwLock(Plugged);
 
 impl RawLock for RawSyncMutex {}
 impl RawLock for RawSyncRwLock {}
+impl RawRwLock for RawSyncRwLock {}
 
 // SAFETY: a process-shared pthread mutex.
 unsafe impl Lock for RawSyncMutex {
     const CODE: u32 = 2;
 
-    unsafe fn create(at: NonNull<u8>) -> Result<Self> {
+    unsafe fn create(spot: &Spot) -> Result<Self> {
         // SAFETY: the caller's contract.
-        unsafe { Plugged::create::<Mutex>(at) }.map(Self)
+        unsafe { Plugged::create::<Mutex>(spot.lock()) }.map(Self)
     }
 
-    unsafe fn attach(at: NonNull<u8>) -> Result<Self> {
+    unsafe fn attach(spot: &Spot) -> Result<Self> {
+        let at = spot.lock();
         // SAFETY: the caller's contract.
         let found = unsafe { Self(Plugged::attach::<Mutex>(at)?) };
         let room = Template::new();
@@ -183,14 +189,14 @@ unsafe impl Lock for RawSyncMutex {
 unsafe impl Lock for RawSyncRwLock {
     const CODE: u32 = 3;
 
-    unsafe fn create(at: NonNull<u8>) -> Result<Self> {
+    unsafe fn create(spot: &Spot) -> Result<Self> {
         // SAFETY: the caller's contract.
-        unsafe { Plugged::create::<RwLock>(at) }.map(Self)
+        unsafe { Plugged::create::<RwLock>(spot.lock()) }.map(Self)
     }
 
-    unsafe fn attach(at: NonNull<u8>) -> Result<Self> {
+    unsafe fn attach(spot: &Spot) -> Result<Self> {
         // SAFETY: the caller's contract.
-        unsafe { Plugged::attach::<RwLock>(at) }.map(Self)
+        unsafe { Plugged::attach::<RwLock>(spot.lock()) }.map(Self)
     }
 
     fn acquire(&self, wait: Wait) -> Outcome {
@@ -204,12 +210,17 @@ unsafe impl Lock for RawSyncRwLock {
 
 // SAFETY: a pthread rwlock taken for reading excludes writers.
 unsafe impl SharedLock for RawSyncRwLock {
-    fn acquire_shared(&self, wait: Wait) -> Outcome {
-        self.0.acquire(
+    fn acquire_shared(&self, wait: Wait) -> (Outcome, usize) {
+        let outcome = self.0.acquire(
             wait,
             |lock| kept(lock.0.rlock()),
             |lock| kept(lock.0.try_rlock(Timeout::Val(Duration::ZERO))),
-        )
+        );
+        (outcome, 0)
+    }
+
+    unsafe fn release_shared(&self, _: usize) {
+        self.0.release();
     }
 }
 

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use super::failure::{LockError, LockResult};
 use super::lent;
-use super::mutex::{RawLock, SharedLock};
+use super::mutex::{RawLock, RawRwLock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::mem::layout::LockArea;
 use crate::mem::place::Placed;
@@ -44,6 +44,14 @@ unsafe impl<T: ?Sized + Send, L: RawLock> Send for Guarded<T, L> {}
 // SAFETY: as above.
 unsafe impl<T: ?Sized + Send, L: RawLock> Sync for Guarded<T, L> {}
 
+impl<T: ?Sized, L> Guarded<T, L> {
+    /// Whether it did not come to this process by fork.
+    #[inline]
+    pub(crate) fn is_own(&self) -> bool {
+        self.born == fork::generation()
+    }
+}
+
 impl<T: ?Sized, L> Drop for Guarded<T, L> {
     fn drop(&mut self) {
         // ORDERING: Relaxed, as in `lock`.
@@ -59,8 +67,8 @@ impl<T: ?Sized, L> Drop for Guarded<T, L> {
 
 /// Makes the lock of an object that nobody else can see yet.
 pub(crate) fn make_lock<L: RawLock>(fresh: &Fresh) -> Result<()> {
-    // SAFETY: a `Fresh` is nobody else's, and its lock has 56 zero bytes aligned to 64; the lock is not used through this result.
-    unsafe { L::create(fresh.spot().lock()) }.map(drop)
+    // SAFETY: 1. a `Fresh` is nobody else's, and zero. 2. the lock is not used through this result.
+    unsafe { L::create(fresh.spot()) }.map(drop)
 }
 
 impl<T: bytemuck::Pod, L: RawLock> Guarded<T, L> {
@@ -87,9 +95,9 @@ impl<L: RawLock> Guarded<(), L> {
 impl<T: ?Sized, L: RawLock> Guarded<T, L> {
     fn new(spot: &Spot, data: NonNull<T>, keep: Arc<dyn Keeper>) -> Result<Self> {
         let lock = if spot.is_writable() {
-            // SAFETY: 56 bytes aligned to 64, mapped while `area` below lives, and a lock of this code lies there: the caller's expected
-            // shape was compared with the spot's.
-            Some(unsafe { L::attach(spot.lock()) }?)
+            // SAFETY: 1. a lock of this code lies there: the caller's expected shape was compared with the spot's. 2. mapped while `area`
+            // below lives.
+            Some(unsafe { L::attach(spot) }?)
         } else {
             None
         };
@@ -143,6 +151,24 @@ impl<T: ?Sized, L: RawLock> Guarded<T, L> {
         } else {
             LockError::OwnerDied(guard)
         }
+    }
+
+    /// The guard of a lock that this thread holds.
+    ///
+    /// # Safety
+    ///
+    /// This thread holds the lock by a guard that was put away without a drop, and puts away all but one of those made here, one after
+    /// another.
+    pub(crate) unsafe fn resume(&self) -> Guard<'_, T, L> {
+        Guard {
+            of: self,
+            here: PhantomData,
+        }
+    }
+
+    /// Whether the data is as a dead process left it; asked under the lock.
+    pub(crate) fn is_poisoned(&self) -> bool {
+        self.area.flags.is_poisoned()
     }
 
     /// Runs `read` on the data under the lock, or without, once it is frozen.
@@ -246,16 +272,18 @@ fn outcome<G>(outcome: Outcome) -> Result<bool, LockError<G>> {
     }
 }
 
-impl<T: ?Sized, L: SharedLock + RawLock> Guarded<T, L> {
+impl<T: ?Sized, L: RawRwLock> Guarded<T, L> {
     /// Locks for reading, together with other readers.
     pub(crate) fn read(&self, wait: Wait) -> LockResult<ReadGuard<'_, T, L>> {
         let lock = self.usable().map_err(LockError::Other)?;
         if lent::is_written_here(&**self.keep) {
             return Err(LockError::Deadlock);
         }
-        let died = outcome(lock.acquire_shared(wait))?;
+        let (outcome, token) = lock.acquire_shared(wait);
+        let died = self::outcome(outcome)?;
         let guard = ReadGuard {
             of: self,
+            token,
             here: PhantomData,
         };
         if died || self.area.flags.is_poisoned() {
@@ -331,7 +359,10 @@ impl<T: ?Sized, L: RawLock> Drop for Guard<'_, T, L> {
     fn drop(&mut self) {
         // ORDERING: Relaxed, as in `lock`. Before the lock is given back, or the next owner's store could be undone.
         self.of.out.store(false, Ordering::Relaxed);
-        give_back(self.of);
+        if let Some(lock) = own_lock(self.of) {
+            // SAFETY: a guard is made when the lock was acquired, stays on its thread, and is dropped once.
+            unsafe { lock.release() };
+        }
     }
 }
 
@@ -343,15 +374,16 @@ impl<T: ?Sized + fmt::Debug, L: RawLock> fmt::Debug for Guard<'_, T, L> {
 
 /// Access to data locked for reading. Unlocks when dropped.
 #[must_use = "the lock is given back when the guard is dropped"]
-pub struct ReadGuard<'a, T: ?Sized, L: RawLock> {
+pub struct ReadGuard<'a, T: ?Sized, L: RawRwLock> {
     of: &'a Guarded<T, L>,
+    token: usize,
     here: PhantomData<*const ()>,
 }
 
 // SAFETY: a `&ReadGuard` gives out `&T` only.
-unsafe impl<T: ?Sized + Sync, L: RawLock> Sync for ReadGuard<'_, T, L> {}
+unsafe impl<T: ?Sized + Sync, L: RawRwLock> Sync for ReadGuard<'_, T, L> {}
 
-impl<T: ?Sized, L: RawLock> Deref for ReadGuard<'_, T, L> {
+impl<T: ?Sized, L: RawRwLock> Deref for ReadGuard<'_, T, L> {
     type Target = T;
 
     fn deref(&self) -> &T {
@@ -360,28 +392,25 @@ impl<T: ?Sized, L: RawLock> Deref for ReadGuard<'_, T, L> {
     }
 }
 
-impl<T: ?Sized, L: RawLock> Drop for ReadGuard<'_, T, L> {
+impl<T: ?Sized, L: RawRwLock> Drop for ReadGuard<'_, T, L> {
     fn drop(&mut self) {
-        give_back(self.of);
+        if let Some(lock) = own_lock(self.of) {
+            // SAFETY: the guard was made with the token when the lock was taken, stays on its thread, and is dropped once.
+            unsafe { lock.release_shared(self.token) };
+        }
     }
 }
 
-impl<T: ?Sized + fmt::Debug, L: RawLock> fmt::Debug for ReadGuard<'_, T, L> {
+impl<T: ?Sized + fmt::Debug, L: RawRwLock> fmt::Debug for ReadGuard<'_, T, L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         (**self).fmt(f)
     }
 }
 
-/// Unlocks for a guard.
+/// The lock that a guard gives back: one copied by fork is not the child's to give back.
 #[inline]
-fn give_back<T: ?Sized, L: RawLock>(of: &Guarded<T, L>) {
-    // a guard copied by fork is not the child's to give back
-    if of.born == fork::generation()
-        && let Some(lock) = &of.lock
-    {
-        // SAFETY: a guard is made when the lock was acquired, stays on its thread, and is dropped once.
-        unsafe { lock.release() };
-    }
+fn own_lock<T: ?Sized, L>(of: &Guarded<T, L>) -> Option<&L> {
+    of.lock.as_ref().filter(|_| of.is_own())
 }
 
 /// Data that nobody writes any more.

@@ -3,6 +3,7 @@
 //! | lock | survives the death of its owner | fast path |
 //! |---|---|---|
 //! | [`RobustMutex`](mutex::RobustMutex) | yes: the next one is told | one atomic exchange, no system call |
+//! | [`RobustRwLock`](rwlock::RobustRwLock) | yes: the next one is told; dead readers are passed over | for readers one exchange on a line of their own, and one to give it back |
 //! | [`RawSyncMutex`](adapter::RawSyncMutex), [`RawSyncRwLock`](adapter::RawSyncRwLock) | no: everybody waits for ever | the same, behind a virtual call |
 
 #![expect(
@@ -22,6 +23,8 @@ pub(crate) mod guarded;
 pub(crate) mod lent;
 pub(crate) mod mutex;
 pub(crate) mod park;
+pub(crate) mod reentrant;
+pub(crate) mod rwlock;
 pub(crate) mod semaphore;
 pub(crate) mod tally;
 pub(crate) mod words;

@@ -1,19 +1,25 @@
 //! What a lock must be able to do, and the default one: libc's robust mutex.
 
 use std::fmt;
-use std::ptr::NonNull;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::mem::layout::LOCK_BYTES;
+use crate::mem::spot::Spot;
 use crate::sys::clock::Wait;
 use crate::sys::pthread::{self, Outcome};
 
 /// A lock that can guard a shared [`Value`](crate::Value) or [`Array`](crate::Array).
 ///
-/// Sealed: what a lock does when its owner dies is part of this crate's promises. There are [`RobustMutex`], the default, and the two
-/// locks of the `raw_sync` crate, [`RawSyncMutex`](crate::lock::RawSyncMutex) and [`RawSyncRwLock`](crate::lock::RawSyncRwLock).
+/// Sealed: what a lock does when its owner dies is part of this crate's promises. There are [`RobustMutex`], the default,
+/// [`RobustRwLock`](crate::lock::RobustRwLock), and the two locks of the `raw_sync` crate, [`RawSyncMutex`](crate::lock::RawSyncMutex) and [`RawSyncRwLock`](crate::lock::RawSyncRwLock).
 #[expect(private_bounds, reason = "sealed: only this crate implements locks")]
 pub trait RawLock: Lock {}
+
+/// A lock with which several can read at once.
+///
+/// Sealed, as [`RawLock`]: [`RobustRwLock`](crate::lock::RobustRwLock) and [`RawSyncRwLock`](crate::lock::RawSyncRwLock).
+#[expect(private_bounds, reason = "sealed: only this crate implements locks")]
+pub trait RawRwLock: RawLock + SharedLock {}
 
 /// The inside of [`RawLock`].
 ///
@@ -24,20 +30,24 @@ pub trait RawLock: Lock {}
 pub(crate) unsafe trait Lock: Sized + Send + Sync + 'static {
     /// Which lock lies in a segment; never changes, part of the format.
     const CODE: u32;
+    /// Bytes of control words that it needs in front of the data; what has any has a segment of its own.
+    const FRONT: usize = 0;
 
     /// Makes a lock in fresh memory.
     ///
     /// # Safety
     ///
-    /// `at` has 56 bytes aligned to 64, zero, used by nobody else yet, and mapped as long as the result is used.
-    unsafe fn create(at: NonNull<u8>) -> Result<Self>;
+    /// 1. The lock of `spot` is zero, and used by nobody else yet.
+    /// 2. It stays mapped as long as the result is used.
+    unsafe fn create(spot: &Spot) -> Result<Self>;
 
     /// Uses the lock that another process made there.
     ///
     /// # Safety
     ///
-    /// As [`create`](Self::create), but that a lock of this type lies there.
-    unsafe fn attach(at: NonNull<u8>) -> Result<Self>;
+    /// 1. A lock of this type lies there.
+    /// 2. As [`create`](Self::create).
+    unsafe fn attach(spot: &Spot) -> Result<Self>;
 
     /// Takes the lock for this thread.
     fn acquire(&self, wait: Wait) -> Outcome;
@@ -56,8 +66,15 @@ pub(crate) unsafe trait Lock: Sized + Send + Sync + 'static {
 ///
 /// While shared, nobody has the lock to itself.
 pub(crate) unsafe trait SharedLock: Lock {
-    /// Takes the lock together with other readers; `release` gives it back.
-    fn acquire_shared(&self, wait: Wait) -> Outcome;
+    /// Takes the lock together with other readers. What comes with the outcome goes to `release_shared`.
+    fn acquire_shared(&self, wait: Wait) -> (Outcome, usize);
+
+    /// Gives it back.
+    ///
+    /// # Safety
+    ///
+    /// This thread got `token` when it took the lock.
+    unsafe fn release_shared(&self, token: usize);
 }
 
 /// The default lock: process-shared and robust.
@@ -79,17 +96,17 @@ const _: () = assert!(pthread::SIZE <= LOCK_BYTES);
 unsafe impl Lock for RobustMutex {
     const CODE: u32 = 1;
 
-    unsafe fn create(at: NonNull<u8>) -> Result<Self> {
-        // SAFETY: the caller's contract; SIZE <= 56.
-        let mutex = unsafe { pthread::Mutex::at(at) };
+    unsafe fn create(spot: &Spot) -> Result<Self> {
+        // SAFETY: 56 bytes aligned to 64, mapped by the caller's contract; SIZE <= 56.
+        let mutex = unsafe { pthread::Mutex::at(spot.lock()) };
         // SAFETY: nobody uses it yet, by the caller's contract.
         unsafe { mutex.init() }.map_err(|error| Error::os("cannot make a robust mutex", error))?;
         Ok(Self(mutex))
     }
 
-    unsafe fn attach(at: NonNull<u8>) -> Result<Self> {
-        // SAFETY: the caller's contract.
-        let mutex = unsafe { pthread::Mutex::at(at) };
+    unsafe fn attach(spot: &Spot) -> Result<Self> {
+        // SAFETY: as above.
+        let mutex = unsafe { pthread::Mutex::at(spot.lock()) };
         match mutex.has_our_kind() {
             Ok(true) => Ok(Self(mutex)),
             Ok(false) => Err(Error::new(

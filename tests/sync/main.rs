@@ -7,6 +7,8 @@ mod event;
 #[allow(dead_code, reason = "shared with tests/state, which uses all of it")]
 #[path = "../state/help.rs"]
 mod help;
+mod reentrant;
+mod rwlock;
 mod semaphore;
 
 use std::time::{Duration, Instant};
