@@ -11,6 +11,7 @@ mod control;
 #[allow(dead_code, reason = "shared with tests/state, which uses all of it")]
 #[path = "../state/help.rs"]
 mod help;
+mod lent;
 mod locks;
 mod pool;
 mod recovery;
