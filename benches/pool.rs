@@ -1,10 +1,10 @@
-//! What the pool costs: a call, many calls, many items, and its start.
+//! What the pool costs: a call, many calls, many items, an array in place, and its start.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use multiproc::Pool;
+use multiproc::{Array, Pool};
 use rayon::prelude::*;
 
 fn noop(x: u64) -> u64 {
@@ -77,6 +77,47 @@ fn items(c: &mut Criterion) {
     group.finish();
 }
 
+fn step(chunk: &mut [u64]) {
+    for x in chunk {
+        *x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+    }
+}
+
+fn arrays(c: &mut Criterion) {
+    const ITEMS: usize = 10_000_000;
+    const CHUNK: usize = 10_000;
+    let mut group = c.benchmark_group("step_1e7_in_place");
+    group
+        .sample_size(20)
+        .throughput(Throughput::Elements(ITEMS as u64));
+    let workers = std::thread::available_parallelism().map_or(2, usize::from);
+    let pool = Pool::with_workers(workers).expect("a pool");
+    let array = Array::<u64>::new(ITEMS).expect("an array");
+    group.bench_function("for_each_chunk", |b| {
+        b.iter(|| pool.for_each_chunk(&array, CHUNK, step).expect("runs"));
+    });
+    let mut vector = vec![0_u64; ITEMS];
+    group.bench_function("rayon_par_chunks_mut", |b| {
+        b.iter(|| vector.par_chunks_mut(CHUNK).for_each(step));
+    });
+    group.bench_function("map_of_vectors", |b| {
+        let copied = |mut chunk: Vec<u64>| {
+            step(&mut chunk);
+            chunk
+        };
+        b.iter(|| {
+            let chunks = vector.chunks(CHUNK).map(<[u64]>::to_vec);
+            assert_eq!(pool.map(copied, chunks).expect("runs").len(), ITEMS / CHUNK);
+        });
+    });
+    group.finish();
+
+    let small = Array::<u64>::new(100).expect("an array");
+    c.bench_function("for_each_chunk_of_one", |b| {
+        b.iter(|| pool.for_each_chunk(&small, 100, step).expect("runs"));
+    });
+}
+
 fn start(c: &mut Criterion) {
     let mut group = c.benchmark_group("pool_start");
     group
@@ -98,5 +139,5 @@ fn start(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, calls, items, start);
+criterion_group!(benches, calls, items, arrays, start);
 criterion_main!(benches);

@@ -48,6 +48,10 @@ const LEASES_AT: u64 = 1 << 60;
 /// Bits of a lending's number.
 const NUMBER_BITS: u32 = 24;
 
+fn refused(error: std::io::Error) -> Error {
+    Error::os("cannot take part in writing an array", error)
+}
+
 /// First and longest pause between two looks whether borrowers still write.
 const PAUSE_FIRST: Duration = Duration::from_micros(50);
 const PAUSE_LONGEST: Duration = Duration::from_millis(1);
@@ -115,9 +119,10 @@ impl<T: Pod, L: RawLock> Guarded<[T], L> {
     ///
     /// # Errors
     ///
-    /// `Frozen` for a read-only mapping, `Forked`.
+    /// `Frozen` for a read-only mapping; `Forked`; `Os` if no descriptor is left.
     pub(crate) fn borrow_part_of(&self, number: u32) -> Result<Borrowed<T>> {
         self.check_writable()?;
+        self.keeper().holder().map_err(refused)?; // rather than when there is something to write
         Ok(Borrowed {
             data: self.data(),
             area: self.area().clone(),
@@ -183,9 +188,8 @@ impl<T: Pod> Borrowed<T> {
     ///
     /// # Errors
     ///
-    /// `Gone` if the lending is over: the lender has died, or given up; `Os` if no descriptor is left.
+    /// `Gone` if the lending is over: the lender has died, or given up.
     pub(crate) fn write(&self) -> Result<Writer<'_, T>> {
-        let refused = |error| Error::os("cannot take part in writing an array", error);
         let holder = self.keeper.holder().map_err(refused)?;
         let byte = byte_of(&*self.keeper, self.number);
         holder.take(byte).map_err(refused)?;

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::sync::Mutex;
 
-use multiproc::{Array, Error, ErrorKind, Pool, Value};
+use multiproc::{Array, Error, ErrorKind, LockError, Pool, Value};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::left::{Left, descriptors, name};
@@ -150,6 +150,42 @@ fn a_handle_that_finds_no_descriptor_costs_its_item_and_no_worker() {
     let array = Array::<u8>::new(8_000).unwrap();
     is_clear(pool.apply(length, array).unwrap_err());
     assert_eq!(pool.apply(|x: u8| x + 1, 1).unwrap(), 2);
+    assert_eq!(pool.worker_pids(), pids);
+    done();
+}
+
+#[test]
+fn a_worker_without_a_descriptor_writes_no_part_of_an_array_and_says_so() {
+    if !is_alone() {
+        return alone(
+            "descriptors::a_worker_without_a_descriptor_writes_no_part_of_an_array_and_says_so",
+        );
+    }
+    let pool = Pool::with_workers(1).unwrap();
+    let pids = pool.worker_pids();
+    let (old, new) = (
+        Array::<u8>::new(5_000).unwrap(),
+        Array::<u8>::new(5_000).unwrap(),
+    );
+    let one = |chunk: &mut [u8]| chunk.fill(1);
+    pool.for_each_chunk(&old, 1_000, one).unwrap();
+    assert_eq!(pool.apply(length, new.clone()).unwrap(), 5_000);
+    // the caller needs none
+    with_room(0, || pool.for_each_chunk(&old, 1_000, one)).unwrap();
+    pool.apply(become_poor, ()).unwrap();
+    let error = pool.for_each_chunk(&new, 1_000, one).unwrap_err();
+    println!("{:?} {error}", error.kind());
+    assert_eq!(error.kind(), ErrorKind::Decode);
+    assert!(error.to_string().contains("ulimit -n"), "{error}");
+    let Err(LockError::OwnerDied(guard)) = new.lock() else {
+        panic!("nobody said that it was not done");
+    };
+    assert_eq!(guard[..], [0; 5_000]);
+    drop(guard);
+    // what it has written before it has a descriptor for
+    pool.for_each_chunk(&old, 1_000, |chunk| chunk.fill(2))
+        .unwrap();
+    assert_eq!(old.to_vec().unwrap(), [2; 5_000]);
     assert_eq!(pool.worker_pids(), pids);
     done();
 }

@@ -144,3 +144,23 @@ fn a_child_waits_for_no_thread_that_it_does_not_have() {
         }
     });
 }
+
+#[test]
+fn an_array_of_the_parent_is_not_the_childs_to_have_written() {
+    let (pool, array) = (
+        Pool::with_workers(1).unwrap(),
+        Array::<u64>::new(100).unwrap(),
+    );
+    let status = forked(|| {
+        let inherited = pool.for_each_chunk(&array, 10, |chunk| chunk.fill(1));
+        let own = Pool::with_workers(1).and_then(|own| own.for_each_chunk(&array, 10, |_| ()));
+        [inherited, own].iter().all(|told| {
+            told.as_ref()
+                .is_err_and(|error| error.kind() == ErrorKind::Forked)
+        })
+    });
+    assert!(matches!(status, WaitStatus::Exited(_, 7)), "{status:?}");
+    pool.for_each_chunk(&array, 10, |chunk| chunk.fill(1))
+        .unwrap();
+    assert_eq!(array.to_vec().unwrap(), [1; 100]);
+}
