@@ -447,3 +447,38 @@ fn results_of_chunks_that_are_errors_are_values() {
     assert_eq!(found, [Ok(1), Err("-2 is negative".to_owned()), Ok(3)]);
     assert_eq!(array.get(0).unwrap(), 1);
 }
+
+/// Leaves a child that has all that the worker had, and dies.
+fn fork_and_die(child: &Value<i32>, _: usize, chunk: &mut [u64]) {
+    chunk[0] = 1;
+    // SAFETY: the child waits for a signal, and does nothing else.
+    match unsafe { nix::unistd::fork() }.unwrap() {
+        nix::unistd::ForkResult::Child => loop {
+            nix::unistd::pause();
+        },
+        nix::unistd::ForkResult::Parent { child: pid } => child.set(pid.as_raw()).unwrap(),
+    }
+    std::process::abort();
+}
+
+/// The lock would never be given back: a child that a task forked holds open what the worker had.
+#[test]
+fn a_child_of_a_dead_worker_holds_up_nobody() {
+    let pool = Pool::with_workers(1).unwrap();
+    let array = Array::<u64>::new(1000).unwrap();
+    let child = Value::new(0_i32).unwrap();
+    let error = pool
+        .for_each_chunk_with(&child, &array, 1000, fork_and_die)
+        .unwrap_err();
+    let pid = nix::unistd::Pid::from_raw(child.get().unwrap());
+    assert!(
+        nix::sys::signal::kill(pid, None).is_ok(),
+        "it is still there"
+    );
+    assert_eq!(error.kind(), ErrorKind::WorkerDied, "{error}");
+    let Err(LockError::OwnerDied(guard)) = array.lock() else {
+        panic!("it was not poisoned");
+    };
+    drop(guard.recover());
+    nix::sys::signal::kill(pid, nix::sys::signal::SIGKILL).unwrap();
+}

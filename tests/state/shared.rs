@@ -165,3 +165,14 @@ fn it_travels_both_ways() {
         (3, 42)
     );
 }
+
+/// What every handle can do.
+fn is_a_handle<T: Send + Sync + Clone + serde::Serialize + serde::de::DeserializeOwned>() {}
+
+#[test]
+fn handles_of_atomics_and_of_raw_memory_are_handles() {
+    is_a_handle::<Shared<AtomicBool>>();
+    is_a_handle::<Shared<[[AtomicUsize; 2]; 3]>>();
+    is_a_handle::<multiproc::RawArray<[f32; 4]>>();
+    is_a_handle::<Array<u64>>();
+}
