@@ -16,11 +16,13 @@ use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::error::{Error, ErrorKind, signal_name};
+use crate::error::Error;
 use crate::primitive::{Counter, Flag};
-use crate::spawn::hello::{Hello, REFUSAL, Start, exit};
+pub(crate) use crate::spawn::end::End;
+use crate::spawn::end::{Progress, reap_by_pid};
+use crate::spawn::hello::{Hello, REFUSAL, Start};
 use crate::spawn::hook;
-use crate::sys::pidfd::{self, Status};
+use crate::sys::pidfd;
 use crate::sys::socket::{Message, Socket, is_end};
 
 /// How long a child may take to say hello.
@@ -37,19 +39,6 @@ pub(crate) trait Events: Send + Sync + 'static {
     fn greeted(&self) {}
     /// Called exactly once, after the last message.
     fn ended(&self, end: End);
-}
-
-/// How a child ended.
-#[derive(Debug, Clone)]
-pub(crate) enum End {
-    /// It never said a right hello, or could not begin.
-    NeverStarted {
-        error: Error,
-        status: Status,
-        /// It said nothing before it was ended by a signal, which was not ours.
-        killed: bool,
-    },
-    Ended(Status),
 }
 
 /// What a child is to do.
@@ -115,21 +104,6 @@ enum Phase {
         progress: Progress,
     },
     Over,
-}
-
-/// How far a child has come that said hello, or was ended.
-#[derive(Clone)]
-enum Progress {
-    /// To be settled by then.
-    Due(Instant),
-    /// It may take its time: it is settled, or there is no limit.
-    Unbounded,
-    /// It was ended for taking too long.
-    Overdue,
-    /// It closed its socket, or ended, before it said hello.
-    Silent,
-    /// It was not told what to do, and was ended, for this reason.
-    Refused(Error),
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -539,66 +513,15 @@ impl Entry {
         *phase = Phase::Over;
         drop(phase);
         self.hear(); // what it sent before it died still counts
-        self.events.ended(self.end_by(status, progress));
+        let refusal = self.refusal.get().map(String::as_str);
+        let limit = self.limit.unwrap_or_default().0;
+        let end = End::of(self.pid, status, progress, refusal, limit);
+        self.events.ended(end);
         true
-    }
-
-    /// What its end is called that came as far as that.
-    fn end_by(&self, status: Status, progress: Progress) -> End {
-        let silent = matches!(progress, Progress::Silent);
-        let failed = |error| End::NeverStarted {
-            error,
-            status,
-            killed: silent && matches!(status, Status::Killed(_)),
-        };
-        let never = |kind, why: fmt::Arguments<'_>| {
-            let message = format!("cannot start a worker: it (pid {}) {why}", self.pid);
-            failed(Error::new(kind, message))
-        };
-        match (self.refusal.get(), progress) {
-            (_, Progress::Refused(error)) => failed(error),
-            (_, Progress::Silent) => {
-                let how = match status {
-                    Status::Exited(exit::REACHED_MAIN) => {
-                        return failed(hook::did_not_run(
-                            "in the worker, which came to the program's own code",
-                        ));
-                    }
-                    Status::Exited(code) => format!("exited with code {code}"),
-                    Status::Killed(signal) => format!("was ended by {}", signal_name(signal)),
-                    Status::Unknown => "ended".to_owned(),
-                };
-                let kind = ErrorKind::HookDidNotRun;
-                never(kind, format_args!("{how} before it said hello"))
-            }
-            (Some(why), _) => never(ErrorKind::Os, format_args!("{why}")),
-            (None, Progress::Overdue) => never(
-                ErrorKind::InitFailed,
-                format_args!(
-                    "was not ready after {:?} and was ended; an initialiser that needs longer needs a longer init_timeout",
-                    self.limit.unwrap_or_default().0
-                ),
-            ),
-            (None, Progress::Due(_) | Progress::Unbounded) => End::Ended(status),
-        }
     }
 }
 
 /// Has `ready` tell of `fd`, as long as it can be read, by `key`.
 pub(super) fn watch(ready: &Epoll, fd: BorrowedFd<'_>, key: u64) -> io::Result<()> {
     Ok(ready.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, key))?)
-}
-
-/// Where there is no pidfd.
-fn reap_by_pid(process: &mut process::Child) -> Option<Status> {
-    use std::os::unix::process::ExitStatusExt;
-    match process.try_wait() {
-        Ok(None) => None,
-        Ok(Some(status)) => match (status.code(), status.signal()) {
-            (Some(code), _) => Some(Status::Exited(code)),
-            (None, Some(signal)) => Some(Status::Killed(signal)),
-            _ => Some(Status::Unknown),
-        },
-        Err(_) => Some(Status::Unknown),
-    }
 }

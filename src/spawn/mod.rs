@@ -19,6 +19,7 @@
 )]
 
 pub(crate) mod child;
+mod end;
 pub(crate) mod function;
 pub(crate) mod hello;
 pub(crate) mod hook;

@@ -26,3 +26,16 @@ fn explicit_init_works_with_the_hook_too() {
         "lengths: [3, 5, 6]\n"
     );
 }
+
+#[test]
+fn supervise_tries_again_what_died() {
+    let found = run("supervise", [""; 0]).expect(0);
+    let text = found.text();
+    let count = |what: &str| text.lines().filter(|line| line.contains(what)).count();
+    assert_eq!(
+        (count("again: job"), count("at try 1"), count("at try 2")),
+        (3, 7, 3),
+        "{text}"
+    );
+    assert!(text.ends_with("10! is 3628800, at try 1\n"), "{text}");
+}
