@@ -41,7 +41,7 @@
 //! | a number or struct that several processes change | [`Value`] |
 //! | counters and flags without a lock | [`Shared`] |
 //! | a large array that several processes read or change | [`Array`]; read only, without a lock: [`FrozenArray`] |
-//! | to hand plain items from process to process, fast | [`Ring`] |
+//! | to hand plain items from process to process, fast | [`Ring`]; from one to one, the fastest: [`spsc`] |
 //! | to share with a program that is not my child | [`Value::create`], [`Array::create`] and their `open`, by name |
 //! | to share with numpy, Python, C | a named [`Array`], whose docs show the lines for it; what they made: [`RawArray`] |
 //! | to remove what killed processes left in `/dev/shm` | [`sweep`] |
@@ -140,8 +140,9 @@ mod value;
 pub use array::{Array, ArrayGuard, FrozenArray};
 pub use barrier::{Barrier, BarrierWaitResult};
 pub use bytemuck::{self, Pod, Zeroable};
-pub use channel::TryPushError;
-pub use channel::ring::{Iter as RingIter, Lease as RingLease, Recovered, Ring};
+pub use channel::lease::Lease as RingLease;
+pub use channel::ring::{Iter as RingIter, Recovered, Ring};
+pub use channel::{TryPushError, spsc};
 pub use condvar::{Condvar, WaitTimeoutResult};
 pub use error::{Error, ErrorKind, Result, TaskPanic, WorkerDeath};
 pub use event::Event;

@@ -259,8 +259,8 @@ impl<T> Core<T> {
     pub(super) fn tell_consumers(&self, count: usize) {
         match count {
             0 => {}
-            1 => self.items().open_one(),
-            _ => self.items().open_all(),
+            1 => self.items().open_one_soon(),
+            _ => self.items().open_all_soon(),
         }
     }
 
@@ -269,8 +269,8 @@ impl<T> Core<T> {
     pub(super) fn tell_producers(&self, count: usize) {
         match count {
             0 => {}
-            1 => self.room().open_one(),
-            _ => self.room().open_all(),
+            1 => self.room().open_one_soon(),
+            _ => self.room().open_all_soon(),
         }
     }
 

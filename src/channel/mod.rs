@@ -2,7 +2,9 @@
 #![forbid(unsafe_code)]
 
 mod core;
+pub(crate) mod lease;
 pub(crate) mod ring;
+pub mod spsc;
 
 use std::fmt;
 

@@ -1,7 +1,6 @@
 //! The bounded ring between many producers and many consumers.
 
 use std::fmt;
-use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,10 +9,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::TryPushError;
 use super::core::{Core, Found, Offered};
+use super::lease::Lease;
 use crate::error::{Error, ErrorKind, Result};
 use crate::handle::{self, Hold};
 use crate::ring::mend::Mended;
-use crate::ring::mpmc::Claimed;
 use crate::sys::clock::Wait;
 
 /// A bounded queue of plain items between any number of processes, first in, first out. No lock is held anywhere.
@@ -394,12 +393,7 @@ impl<T: Pod> Ring<T> {
             Found::Item(claimed) => {
                 let item = ring.get(&claimed);
                 self.core.tell_producers(1);
-                Ok(Some(Lease {
-                    core: Arc::clone(&self.core),
-                    redelivered: claimed.redelivered,
-                    claimed: Some(claimed),
-                    item,
-                }))
+                Ok(Some(Lease::new(Arc::clone(&self.core), claimed, item)))
             }
             Found::Empty => Ok(None),
             Found::Closed => Err(self.closed("pop from")),
@@ -548,67 +542,5 @@ impl<T: Pod> Iterator for Iter<'_, T> {
 impl<T> fmt::Debug for Iter<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Iter({:?})", self.ring)
-    }
-}
-
-/// An item of a [`Ring`] that is this process's until it is [acknowledged](Self::ack). Derefs to a copy of it.
-///
-/// Dropped, it is given back: the item comes once more, behind the others, marked as redelivered. So it does if the process dies.
-#[must_use = "the item is given back when the lease is dropped"]
-pub struct Lease<T> {
-    core: Arc<Core<T>>,
-    redelivered: u8,
-    claimed: Option<Claimed>,
-    item: T,
-}
-
-impl<T> Lease<T> {
-    /// Whether it was given out before and came back: somebody may have begun to work at it.
-    pub fn redelivered(&self) -> bool {
-        self.redelivered > 0
-    }
-
-    /// How often it was given out before, up to 255. What kills whoever takes it shows by this.
-    pub fn redeliveries(&self) -> u32 {
-        u32::from(self.redelivered)
-    }
-
-    /// The item is done with, and gone for good.
-    ///
-    /// # Errors
-    ///
-    /// `Forked` in a forked child.
-    pub fn ack(mut self) -> Result<()> {
-        let (ring, _) = self.core.enter()?;
-        if let Some(claimed) = self.claimed.take() {
-            ring.ack(claimed);
-            self.core.tell_producers(1);
-        }
-        Ok(())
-    }
-}
-
-impl<T> Deref for Lease<T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        &self.item
-    }
-}
-
-impl<T: fmt::Debug> fmt::Debug for Lease<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.item.fmt(f)
-    }
-}
-
-impl<T> Drop for Lease<T> {
-    fn drop(&mut self) {
-        let (Some(claimed), Ok((ring, hand))) = (self.claimed.take(), self.core.enter()) else {
-            return;
-        };
-        // where the memory is spoilt, all who use it are told
-        let _ = ring.nack(hand, claimed, 1);
-        self.core.tell_consumers(1);
     }
 }

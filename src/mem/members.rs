@@ -80,6 +80,12 @@ impl Witness {
         })
     }
 
+    /// How another process of this pid namespace is called there.
+    pub(crate) fn name_of(&self, other: Identity) -> Option<Name> {
+        let name = Name::new(other.pid, other.started)?;
+        Some(Name(name.0 | (self.me.0 & FOREIGN)))
+    }
+
     /// Whether that process is gone for certain. Reads `/proc`, some ten microseconds.
     pub(crate) fn saw_dead(&self, name: Name) -> bool {
         let identity = Identity {

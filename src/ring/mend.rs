@@ -7,8 +7,8 @@
 //! position lies between the head and the end and cannot be written over. So a walk over these positions that did not meet it, and a swap from
 //! the very word that was seen before the walk, together say that it was not pushed.
 
-use super::entry::{Entry, Stage};
-use super::mpmc::{Hand, Mpmc, Spoilt};
+use super::entry::{Age, Entry, Hint, Stage};
+use super::mpmc::{ASTRAY, Hand, Mpmc, Spoilt};
 use crate::mem::place::Shared;
 use crate::primitive::{AtomicU64, Ordering};
 
@@ -146,6 +146,30 @@ impl Mpmc<'_> {
             }
         }
         Ok(mended)
+    }
+
+    /// Calls `each` with every hint from the head to the end that was not written over meanwhile.
+    pub(super) fn walk(&self, mut each: impl FnMut(Hint)) -> Result<(), Spoilt> {
+        // ORDERING: Acquire, as in `known_head`.
+        let mut at = self.head.load(Ordering::Acquire);
+        for _ in 0..self.patience() {
+            let (_, hint) = self.hint_at(at);
+            match hint.age(at, self.plan.log2) {
+                Age::Due => {
+                    each(hint);
+                    at = at.wrapping_add(u64::from(hint.weight));
+                }
+                Age::Newer => at = self.left_behind(self.head, at)?,
+                Age::Older => {
+                    let head = self.head.load(Ordering::Acquire);
+                    if head <= at {
+                        return Ok(());
+                    }
+                    at = head;
+                }
+            }
+        }
+        Err(ASTRAY)
     }
 
     fn swap(&self, entry: u32, from: Entry, to: Entry, sums: &Sums) -> bool {

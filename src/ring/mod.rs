@@ -27,11 +27,14 @@
 
 pub(crate) mod blocks;
 pub(crate) mod claim;
+mod close;
 pub(crate) mod entry;
 pub(crate) mod line;
 pub(crate) mod mapped;
 pub(crate) mod mend;
 pub(crate) mod messages;
 pub(crate) mod mpmc;
+mod plan;
 pub(crate) mod record;
 pub(crate) mod slot;
+pub(crate) mod spsc;

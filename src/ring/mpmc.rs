@@ -42,69 +42,13 @@
 
 use bytemuck::Pod;
 
-use super::entry::{Age, Entry, Hint, LOG2_MAX, Stage};
+use super::entry::{Age, Entry, Hint, Stage};
+pub(crate) use super::plan::Plan;
 use crate::primitive::{AtomicU64, Ordering};
 
 /// Memory holds what no correct process writes. Says what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Spoilt(pub(crate) &'static str);
-
-/// Sizes of a ring.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Plan {
-    /// Most items that wait at a time.
-    pub(crate) capacity: u64,
-    pub(crate) entries: u32,
-    /// Payload words of an entry.
-    pub(crate) payload: usize,
-    /// Words from one entry to the next.
-    stride: usize,
-    /// There are `1 << log2` cells.
-    log2: u32,
-}
-
-/// Words in a cache line.
-const LINE: usize = 8;
-
-impl Plan {
-    /// For `capacity` items of at most `payload` words, and `spare` more that are being written or were claimed. `None` if that is too
-    /// much.
-    pub(crate) fn new(capacity: usize, spare: usize, payload: usize) -> Option<Self> {
-        let entries = capacity.checked_add(spare)?;
-        if capacity == 0 || entries > 1 << LOG2_MAX {
-            return None;
-        }
-        let words = payload.checked_add(1)?;
-        let stride = if words < LINE {
-            words.next_power_of_two()
-        } else {
-            words.checked_next_multiple_of(LINE)?
-        };
-        stride.checked_mul(entries)?.checked_mul(8)?;
-        Some(Self {
-            capacity: capacity as u64,
-            entries: entries as u32,
-            payload,
-            stride,
-            // one more, for the end
-            log2: (entries + 1).next_power_of_two().ilog2(),
-        })
-    }
-
-    pub(crate) fn cells(&self) -> usize {
-        1 << self.log2
-    }
-
-    /// Words of all entries.
-    pub(crate) fn words(&self) -> usize {
-        self.stride * self.entries as usize
-    }
-
-    /// Word at which the payload of `entry` begins, counted from the first word of all entries.
-    pub(crate) fn payload_at(&self, entry: u32) -> usize {
-        entry as usize * self.stride + 1
-    }
-}
 
 /// The shared words, borrowed: zero at the beginning.
 #[derive(Clone, Copy, Debug)]
@@ -190,16 +134,12 @@ enum Linked {
     Closed,
 }
 
-/// Values of the word `closed`.
-const CLOSING: u64 = 1;
-const CLOSED: u64 = 2;
-
 impl<'a> Mpmc<'a> {
     pub(super) fn cell(&self, position: u64) -> &'a AtomicU64 {
         &self.cells[position as usize & (self.cells.len() - 1)]
     }
 
-    fn hint_at(&self, position: u64) -> (u64, Hint) {
+    pub(super) fn hint_at(&self, position: u64) -> (u64, Hint) {
         // ORDERING: Acquire pairs with the AcqRel swap in `link`: who sees the hint sees READY, and the head that was raised before.
         let word = self.cell(position).load(Ordering::Acquire);
         (word, Hint::unpack(word, self.plan.log2))
@@ -423,7 +363,7 @@ impl<'a> Mpmc<'a> {
     }
 
     /// Where to go on after `at` was found written over: whoever wrote it had raised the hint before.
-    fn left_behind(&self, hint: &AtomicU64, at: u64) -> Result<u64, Spoilt> {
+    pub(super) fn left_behind(&self, hint: &AtomicU64, at: u64) -> Result<u64, Spoilt> {
         // ORDERING: Acquire, as in `known_tail`.
         let raised = hint.load(Ordering::Acquire);
         if raised > at {
@@ -622,81 +562,26 @@ impl<'a> Mpmc<'a> {
         self.link_anyway(hand, Hint::new(entry, weight, generation))
     }
 
-    fn link_anyway(&self, hand: &Hand, item: Hint) -> Result<(), Spoilt> {
+    pub(super) fn link_anyway(&self, hand: &Hand, item: Hint) -> Result<(), Spoilt> {
         match self.link(hand, item, self.cells.len() as u64, false)? {
             Linked::Done => Ok(()),
             _ => Err(Spoilt("more items wait than there are entries")),
         }
     }
 
-    /// Whether no push begins any more.
-    pub(crate) fn is_closed(&self) -> bool {
-        // ORDERING: Acquire pairs with the AcqRel in `close`, directly or by way of the tail.
-        self.closed.load(Ordering::Acquire) != 0
-    }
-
-    /// Ends the ring: nothing is pushed behind what was pushed before.
-    pub(crate) fn close(&self, hand: &Hand) -> Result<(), Spoilt> {
-        // ORDERING: AcqRel: whoever finds a tail behind the end finds this, too.
-        self.closed.fetch_max(CLOSING, Ordering::AcqRel);
-        self.end(hand)
-    }
-
-    fn end(&self, hand: &Hand) -> Result<(), Spoilt> {
-        self.link_anyway(hand, Hint::new(self.end_mark(), 1, 0))?;
-        // ORDERING: Release pairs with the Acquire in `is_ended`: who sees it and then no item has seen the end.
-        self.closed.fetch_max(CLOSED, Ordering::AcqRel);
-        Ok(())
-    }
-
-    /// Whether the ring was closed. If so, a claim that finds nothing *after this* says that all was taken that was pushed.
-    pub(crate) fn is_ended(&self, hand: &Hand) -> Result<bool, Spoilt> {
-        // ORDERING: Acquire, as above.
-        match self.closed.load(Ordering::Acquire) {
-            0 => return Ok(false),
-            CLOSING => self.end(hand)?,
-            _ => {}
-        }
-        Ok(true)
-    }
-
     /// What stands for an entry in a hint that is the end. There are more cells than entries.
-    fn end_mark(&self) -> u32 {
+    pub(super) fn end_mark(&self) -> u32 {
         (self.cells.len() - 1) as u32
     }
 
     fn is_end(&self, hint: Hint) -> bool {
         hint.entry == self.end_mark()
     }
-
-    /// Calls `each` with every hint from the head to the end that was not written over meanwhile.
-    pub(super) fn walk(&self, mut each: impl FnMut(Hint)) -> Result<(), Spoilt> {
-        // ORDERING: Acquire, as in `known_head`.
-        let mut at = self.head.load(Ordering::Acquire);
-        for _ in 0..self.patience() {
-            let (_, hint) = self.hint_at(at);
-            match hint.age(at, self.plan.log2) {
-                Age::Due => {
-                    each(hint);
-                    at = at.wrapping_add(u64::from(hint.weight));
-                }
-                Age::Newer => at = self.left_behind(self.head, at)?,
-                Age::Older => {
-                    let head = self.head.load(Ordering::Acquire);
-                    if head <= at {
-                        return Ok(());
-                    }
-                    at = head;
-                }
-            }
-        }
-        Err(ASTRAY)
-    }
 }
 
 /// A consumer raises the shared head when it passes a multiple of this.
 const LAZY: u64 = 8;
-const ASTRAY: Spoilt = Spoilt("the ring's cells lead nowhere");
+pub(super) const ASTRAY: Spoilt = Spoilt("the ring's cells lead nowhere");
 const OUTSIDE: Spoilt = Spoilt("a cell names an entry that does not exist");
 
 #[cfg(test)]

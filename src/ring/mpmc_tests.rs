@@ -1,3 +1,5 @@
+use super::super::close::{CLOSED, CLOSING};
+use super::super::entry::LOG2_MAX;
 use super::*;
 use std::collections::VecDeque;
 

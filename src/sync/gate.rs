@@ -23,6 +23,8 @@ use crate::sys::futex;
 pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// Looks before the first sleep: a few microseconds, as much as a wake costs.
 const SPINS: u32 = 200;
+/// Looks between the announcement and the sleep: a microsecond or two.
+const SETTLES: u32 = 30;
 
 /// One event count in place.
 #[derive(Clone, Copy, Debug)]
@@ -56,8 +58,12 @@ impl Gate<'_> {
             // ORDERING: SeqCst with the fence: pairs with the fence in `open`.
             let seen = self.0.fetch_or(SLEEPERS, Ordering::SeqCst) | SLEEPERS;
             fence(Ordering::SeqCst);
-            if let Some(got) = attempt() {
-                return Some(got);
+            // a few times, see `open_one_soon`
+            for _ in 0..SETTLES {
+                if let Some(got) = attempt() {
+                    return Some(got);
+                }
+                spin_loop();
             }
             if wait.is_over() {
                 look_around();
@@ -74,9 +80,39 @@ impl Gate<'_> {
 
     /// There is news for one. Without sleepers it costs a fence and a load.
     pub(crate) fn open_one(self) {
-        if self.sleepers().is_none() {
-            return;
+        if self.sleepers().is_some() {
+            self.wake_one();
         }
+    }
+
+    /// As [`open_one`](Self::open_one), for who brings news millions of times a second: it costs a load.
+    ///
+    /// WHY NOT a fence, which costs as much as the news itself: without it a waker may look for sleepers before his news is seen by them. News
+    /// is seen some hundred nanoseconds after it was stored at the latest, and a sleeper looks for longer than that after his announcement. If
+    /// that ever were not enough, the sleeper would look by himself after [`LOOK_AGAIN`]: late, and not lost.
+    #[inline]
+    pub(crate) fn open_one_soon(self) {
+        if self.is_announced() {
+            self.wake_one();
+        }
+    }
+
+    /// As [`open_all`](Self::open_all), in the same way.
+    #[inline]
+    pub(crate) fn open_all_soon(self) {
+        if self.is_announced() {
+            self.open_all();
+        }
+    }
+
+    #[inline]
+    fn is_announced(self) -> bool {
+        // ORDERING: Relaxed, see `open_one_soon`.
+        self.0.load(Ordering::Relaxed) & SLEEPERS != 0
+    }
+
+    #[cold]
+    fn wake_one(self) {
         // ORDERING: Release, so that who finds the word changed finds the news.
         let next = self.0.fetch_add(2, Ordering::Release).wrapping_add(2);
         if futex::wake(self.0, 1) == 0 {

@@ -25,6 +25,12 @@ impl Identity {
         Ok(Self { pid, started })
     }
 
+    /// The process that has this pid now; `None` if none has, or it cannot be told.
+    pub(crate) fn of(pid: u32) -> Option<Self> {
+        let started = start_time(pid).ok()??;
+        Some(Self { pid, started })
+    }
+
     /// Whether that very process still runs (a zombie does not). One that cannot be looked at, for want of a descriptor or of memory,
     /// does: what is taken from a living process because it was thought dead is a cell or a lease in two hands.
     pub(crate) fn is_alive(self) -> bool {

@@ -6,6 +6,7 @@
 mod help;
 mod ring;
 mod ring_deaths;
+mod spsc;
 
 use std::time::{Duration, Instant};
 

@@ -58,8 +58,18 @@ pub(crate) mod place {
         }
     }
 
-    #[derive(Debug)]
-    pub(crate) struct OutOfRegion;
+    #[derive(Clone, Copy, Debug)]
+    pub(crate) struct OutOfRegion {
+        pub(crate) offset: usize,
+        pub(crate) len: usize,
+        pub(crate) region: usize,
+    }
+
+    const NOWHERE: OutOfRegion = OutOfRegion {
+        offset: 0,
+        len: 0,
+        region: 0,
+    };
 
     impl std::fmt::Display for OutOfRegion {
         fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -80,21 +90,25 @@ pub(crate) mod place {
             Region(keep)
         }
 
+        pub(crate) fn len(&self) -> usize {
+            0
+        }
+
         pub(crate) fn pointer(
             &self,
             _: usize,
             _: usize,
             _: usize,
         ) -> Result<NonNull<u8>, OutOfRegion> {
-            Err(OutOfRegion)
+            Err(NOWHERE)
         }
 
         pub(crate) fn write(&self, _: usize, _: &[u8]) -> Result<(), OutOfRegion> {
-            Err(OutOfRegion)
+            Err(NOWHERE)
         }
 
         pub(crate) fn read(&self, _: usize, _: &mut [u8]) -> Result<(), OutOfRegion> {
-            Err(OutOfRegion)
+            Err(NOWHERE)
         }
 
         pub(crate) fn append_to(
@@ -103,11 +117,11 @@ pub(crate) mod place {
             _: usize,
             _: &mut Vec<u8>,
         ) -> Result<(), OutOfRegion> {
-            Err(OutOfRegion)
+            Err(NOWHERE)
         }
 
         pub(crate) fn at<T: 'static>(&self, _: usize) -> Result<Placed<T>, OutOfRegion> {
-            self.0.downcast_ref().cloned().ok_or(OutOfRegion)
+            self.0.downcast_ref().cloned().ok_or(NOWHERE)
         }
 
         pub(crate) fn slice<T: 'static>(
@@ -115,7 +129,7 @@ pub(crate) mod place {
             _: usize,
             _: usize,
         ) -> Result<Placed<[T]>, OutOfRegion> {
-            self.0.downcast_ref().cloned().ok_or(OutOfRegion)
+            self.0.downcast_ref().cloned().ok_or(NOWHERE)
         }
     }
 }
