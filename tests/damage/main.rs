@@ -16,6 +16,7 @@
 #[path = "../limits/alone.rs"]
 mod alone;
 mod board;
+mod queue;
 mod segment;
 mod slab;
 
@@ -100,4 +101,28 @@ fn forged_results_and_any_bytes_on_the_board_cost_errors_and_wrong_values() {
     }
     println!("{all:?}");
     assert!(all.right > 0 && all.failed > 0);
+}
+
+#[test]
+fn a_queue_that_is_spoilt_while_it_is_used_costs_errors_and_wrong_values() {
+    let name = format!("mp-damage-queue-{}", std::process::id());
+    let (mut right, mut failed) = (0, 0);
+    for round in 0..rounds(60) {
+        let found = queue::spoil_held(&name, &script(round, 12 * (1 + round as usize % 8)));
+        (right, failed) = (right + found.right, failed + found.failed);
+    }
+    println!("{right} calls did what they should, {failed} failed");
+    assert!(right > 0 && failed > 0);
+}
+
+#[test]
+fn a_queue_of_any_bytes_is_opened_or_refused() {
+    let name = format!("mp-damage-queue-open-{}", std::process::id());
+    let (mut opened, mut refused) = (0, 0);
+    for round in 0..rounds(200) {
+        let found = queue::open_spoilt(&name, &script(round, 12 * (1 + round as usize % 8)));
+        (opened, refused) = (opened + found.right, refused + found.failed);
+    }
+    println!("{opened} times opened, {refused} times refused");
+    assert!(opened > 0 && refused > 0);
 }

@@ -4,6 +4,7 @@
 #![allow(clippy::print_stdout, reason = "who skips a test says so")]
 
 mod pages;
+mod queues;
 mod sha512;
 mod shared;
 mod simple;

@@ -38,7 +38,7 @@ fn map_to_root(file: &str, id: u32) -> io::Result<()> {
     std::fs::write(file, &line[..len])
 }
 
-fn one_mebibyte() -> io::Result<()> {
+pub(crate) fn one_mebibyte() -> io::Result<()> {
     own_shm("size=1m")
 }
 

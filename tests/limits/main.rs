@@ -17,5 +17,6 @@ mod full;
 mod group;
 mod left;
 mod processes;
+mod queue;
 
 use alone::{alone, alone_after, done, is_alone, pass};

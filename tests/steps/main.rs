@@ -14,6 +14,7 @@ mod help;
 mod lent;
 mod locks;
 mod pool;
+mod queue;
 mod recovery;
 mod segments;
 mod tracer;
