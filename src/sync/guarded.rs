@@ -137,14 +137,8 @@ impl<T: ?Sized, L: RawLock> Guarded<T, L> {
 
     #[cold]
     fn special<'a>(&'a self, guard: Guard<'a, T, L>, wait: Wait) -> LockError<Guard<'a, T, L>> {
-        // only an owner that died leaves it lent
-        if let Some(number) = self.area.flags.lent() {
-            match self.gather(number, wait) {
-                Ok(true) => {}
-                Ok(false) if wait == Wait::No => return LockError::WouldBlock,
-                Ok(false) => return LockError::Timeout,
-                Err(error) => return LockError::Other(error),
-            }
+        if let Err(error) = self.end_lending(wait) {
+            return error;
         }
         if self.area.flags.is_frozen() {
             LockError::Frozen
@@ -169,6 +163,19 @@ impl<T: ?Sized, L: RawLock> Guarded<T, L> {
     /// Whether the data is as a dead process left it; asked under the lock.
     pub(crate) fn is_poisoned(&self) -> bool {
         self.area.flags.is_poisoned()
+    }
+
+    /// Ends the lending of an owner that died: nobody else leaves one. The caller has the lock, alone or with other readers.
+    fn end_lending<G>(&self, wait: Wait) -> Result<(), LockError<G>> {
+        let Some(number) = self.area.flags.lent() else {
+            return Ok(());
+        };
+        match self.gather(number, wait) {
+            Ok(true) => Ok(()),
+            Ok(false) if wait == Wait::No => Err(LockError::WouldBlock),
+            Ok(false) => Err(LockError::Timeout),
+            Err(error) => Err(LockError::Other(error)),
+        }
     }
 
     /// Runs `read` on the data under the lock, or without, once it is frozen.
@@ -286,6 +293,7 @@ impl<T: ?Sized, L: RawRwLock> Guarded<T, L> {
             token,
             here: PhantomData,
         };
+        self.end_lending(wait)?;
         if died || self.area.flags.is_poisoned() {
             return Err(LockError::OwnerDied(guard));
         }

@@ -75,7 +75,8 @@ pub(super) fn is_written_here(keeper: &dyn Keeper) -> bool {
 }
 
 impl<T: ?Sized, L: RawLock> Guarded<T, L> {
-    /// Waits until nobody writes by the lending `number`, and ends it. The caller has the lock. False if `wait` was over first.
+    /// Waits until nobody writes by the lending `number`, and ends it. The caller has the lock, alone or with other readers, who may do the
+    /// same: every step but the waiting leaves what one of them has done. False if `wait` was over first.
     #[cold]
     pub(super) fn gather(&self, number: u32, wait: Wait) -> Result<bool> {
         let (flags, keeper) = (&self.area().flags, self.keeper());

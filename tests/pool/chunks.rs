@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use multiproc::lock::{RawSyncMutex, RawSyncRwLock};
+use multiproc::lock::{RawSyncMutex, RawSyncRwLock, RobustRwLock};
 use multiproc::{Array, Error, ErrorKind, LockError, Pool, Value};
 use proptest::prelude::*;
 
@@ -85,6 +85,7 @@ fn small_large_named_and_otherwise_locked_arrays_are_written_alike() {
     works_on(&pool, &Array::<u64>::open(&name).unwrap());
     works_on(&pool, &Array::<_, RawSyncMutex>::with_lock(500).unwrap());
     works_on(&pool, &Array::<_, RawSyncRwLock>::with_lock(5000).unwrap());
+    works_on(&pool, &Array::<_, RobustRwLock>::with_lock(5000).unwrap());
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use multiproc::lock::RobustRwLock;
 use multiproc::{Array, ErrorKind, LockError, Pool};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -52,7 +53,11 @@ fn is_over_in_time(what: &str, mut is_over: impl FnMut() -> bool) {
 
 /// A process with a pool whose two workers write the named array; returns when both do.
 fn start(test: &str, name: &Name) -> (Kid, Vec<u64>) {
-    let mut lender = Kid::new(test, "lender", name);
+    start_as("lender", test, name)
+}
+
+fn start_as(role: &str, test: &str, name: &Name) -> (Kid, Vec<u64>) {
+    let mut lender = Kid::new(test, role, name);
     assert_eq!(lender.hear(), "opened");
     lender.go();
     is_over_in_time("nobody writes", || writers(name).len() == 2);
@@ -64,6 +69,14 @@ fn play() -> bool {
     let Some((role, name)) = role() else {
         return false;
     };
+    if role == "lender under a reader-writer lock" {
+        let array = Array::<u64, RobustRwLock>::open_with_lock(&name).unwrap();
+        say("opened");
+        assert!(wait_for_go());
+        let pool = Pool::with_workers(2).unwrap();
+        let _ = pool.for_each_chunk(&array, LEN / 2, write_on);
+        return true;
+    }
     let array = Array::<u64>::open(&name).unwrap();
     say("opened");
     match role.as_str() {
@@ -148,6 +161,51 @@ fn the_lock_waits_for_stopped_workers_of_a_killed_lender() {
     assert_eq!(array.try_lock().unwrap_err().kind(), ErrorKind::WouldBlock);
     signal(workers[1], Signal::SIGKILL);
     no_more_is_written(&array);
+}
+
+/// Readers got in at once, to what was still written.
+#[test]
+fn readers_wait_for_the_workers_of_a_killed_lender_too() {
+    if play() {
+        return;
+    }
+    let test = "lent::readers_wait_for_the_workers_of_a_killed_lender_too";
+    let name = Name::new();
+    let array = Array::<u64, RobustRwLock>::create_with_lock(&name, LEN).unwrap();
+    let (mut lender, workers) = start_as("lender under a reader-writer lock", test, &name);
+    for pid in &workers {
+        signal(*pid, Signal::SIGSTOP);
+        is_over_in_time("it does not stop", || state(*pid) == Some('T'));
+    }
+    lender.kill();
+    let limit = Duration::from_millis(30);
+    for error in [
+        array.try_read().unwrap_err().kind(),
+        array.read_timeout(limit).unwrap_err().kind(),
+    ] {
+        assert!(
+            matches!(error, ErrorKind::WouldBlock | ErrorKind::Timeout),
+            "{error:?}"
+        );
+    }
+    for pid in &workers {
+        signal(*pid, Signal::SIGCONT);
+    }
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                let Err(LockError::OwnerDied(guard)) = array.read() else {
+                    panic!("nobody was told of the death");
+                };
+                let before = guard.to_vec();
+                assert!(before.iter().filter(|x| **x > 0).count() > 2);
+                for _ in 0..50 {
+                    assert_eq!(std::hint::black_box(&guard)[..], before[..]);
+                    std::thread::yield_now();
+                }
+            });
+        }
+    });
 }
 
 /// Who waits for the workers holds the lock, and may be killed as well.
