@@ -120,15 +120,18 @@ fn the_state_of_each_worker_goes_along() {
     };
     let offsets = pool.map_chunks_state(&array, 10, next).unwrap();
     assert_eq!(offsets, [0, 10, 20, 30]);
+    let mut seen = array.to_vec().unwrap();
+    assert!(
+        seen.chunks(10)
+            .all(|chunk| chunk.iter().all(|x| *x == chunk[0]))
+    );
+    // each of the two counted its own from 101 on
+    seen.sort_unstable();
+    assert!(seen[0] == 101 && seen[39] <= 104, "{seen:?}");
     pool.for_each_chunk_state(&array, 40, |state, _, chunk| chunk[0] = *state)
         .unwrap();
-    assert!(
-        array
-            .to_vec()
-            .unwrap()
-            .iter()
-            .all(|x| (101..=104).contains(x))
-    );
+    // by a worker that has run all of them, or none
+    assert!((100..=104).contains(&array.get(0).unwrap()));
     let stateless = Pool::with_workers(1).unwrap();
     let error = stateless
         .map_chunks_state(&array, 10, |(): &mut (), _, _: &mut [u64]| ())
