@@ -1,5 +1,6 @@
 //! Arrays that workers write parts of, when the process is killed that holds the lock for them.
 
+use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
 use multiproc::lock::RobustRwLock;
@@ -34,13 +35,15 @@ fn state(pid: u64) -> Option<char> {
 
 /// Looks into the array without its lock, as a foreign program might: who writes?
 fn writers(name: &Name) -> Vec<u64> {
-    let bytes = std::fs::read(name.path()).unwrap();
-    let items = &bytes[bytes.len() - LEN * 8..];
-    let number = |at: usize| u64::from_le_bytes(items[at * 8..at * 8 + 8].try_into().unwrap());
-    [number(0), number(LEN / 2)]
-        .into_iter()
-        .filter(|pid| *pid > 0)
-        .collect()
+    let file = std::fs::File::open(name.path()).unwrap();
+    let start = file.metadata().unwrap().len() - 8 * LEN as u64;
+    let number = |at: u64| {
+        let mut bytes = [0; 8];
+        file.read_exact_at(&mut bytes, start + at * 8).unwrap();
+        u64::from_le_bytes(bytes)
+    };
+    let firsts = [number(0), number(LEN as u64 / 2)];
+    firsts.into_iter().filter(|pid| *pid > 0).collect()
 }
 
 fn is_over_in_time(what: &str, mut is_over: impl FnMut() -> bool) {
@@ -229,7 +232,10 @@ fn a_waiter_that_is_killed_leaves_the_next_to_wait() {
     lender.kill();
     // as soon as it has the lock it says so in the flags: recalled, bit 4 of the word at 188
     is_over_in_time("it does not wait", || {
-        std::fs::read(name.path()).unwrap()[188] & 16 != 0
+        let mut flags = [0];
+        let file = std::fs::File::open(name.path()).unwrap();
+        file.read_exact_at(&mut flags, 188).unwrap();
+        flags[0] & 16 != 0
     });
     waiter.kill();
     assert_eq!(array.try_lock().unwrap_err().kind(), ErrorKind::WouldBlock);
