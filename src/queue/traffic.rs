@@ -165,7 +165,11 @@ impl Core {
 
     /// Puts what was lent: `len` bytes of items with that tag.
     pub(super) fn send(&self, draft: Draft<'_>, len: usize, tag: u64, wait: Wait) -> Result<()> {
-        self.check()?;
+        if let Err(error) = self.check() {
+            // it is the parent's to send
+            draft.forget();
+            return Err(error);
+        }
         draft.describe_items(len, tag);
         self.publish(draft, wait)
     }

@@ -10,6 +10,8 @@
 #[path = "../limits/alone.rs"]
 mod alone;
 mod calls;
+mod deaths;
+mod echo;
 mod loans;
 mod sizes;
 mod storm;

@@ -284,7 +284,7 @@ fn a_process_killed_at_any_instruction_of_looking_after_the_dead_leaves_it_to_th
         || {
             let (mut mended, mut not_mended) = (0, 0);
             let (cuts, length) = cut_everywhere(
-                stride(9973, 2003),
+                stride(49_999, 997),
                 left_by_the_dead,
                 open,
                 |queue| assert_eq!(queue.lost().unwrap(), 1),
