@@ -42,6 +42,7 @@
 //! | counters and flags without a lock | [`Shared`] |
 //! | a large array that several processes read or change | [`Array`]; read only, without a lock: [`FrozenArray`] |
 //! | to hand plain items from process to process, fast | [`Ring`]; from one to one, the fastest: [`spsc`] |
+//! | to send messages of any size from process to process | [`Queue`]; without a copy: [`Queue::loan`] and [`Queue::recv`] |
 //! | to share with a program that is not my child | [`Value::create`], [`Array::create`] and their `open`, by name |
 //! | to share with numpy, Python, C | a named [`Array`], whose docs show the lines for it; what they made: [`RawArray`] |
 //! | to remove what killed processes left in `/dev/shm` | [`sweep`] |
