@@ -207,7 +207,6 @@ impl<T: Pod> Ring<T> {
             });
             match offered {
                 Ok(Offered::Taken) => {}
-                Ok(Offered::Full) => break,
                 Ok(Offered::Closed) if done == 0 => return Err(self.closed("push to")),
                 Err(error) if done == 0 => return Err(error),
                 _ => break,

@@ -8,7 +8,7 @@
 //! the very word that was seen before the walk, together say that it was not pushed.
 
 use super::entry::{Age, Entry, Hint, Stage};
-use super::mpmc::{ASTRAY, Hand, Mpmc, Spoilt};
+use super::mpmc::{ASTRAY, Hand, Mpmc, Spoilt, left_behind};
 use crate::mem::place::Shared;
 use crate::primitive::{AtomicU64, Ordering};
 
@@ -159,7 +159,7 @@ impl Mpmc<'_> {
                     each(hint);
                     at = at.wrapping_add(u64::from(hint.weight));
                 }
-                Age::Newer => at = self.left_behind(self.head, at)?,
+                Age::Newer => at = left_behind(self.head, at)?,
                 Age::Older => {
                     let head = self.head.load(Ordering::Acquire);
                     if head <= at {

@@ -34,6 +34,7 @@ pub(crate) mod mapped;
 pub(crate) mod mend;
 pub(crate) mod messages;
 pub(crate) mod mpmc;
+mod payload;
 mod plan;
 pub(crate) mod record;
 pub(crate) mod slot;

@@ -40,8 +40,6 @@
 //! Sources: turns in the cells after Vyukov's bounded queue; helped head and tail after Michael and Scott (PODC 1996); naming the owner in the word
 //! that is swapped after Friedman et al., "A persistent lock-free queue for non-volatile memory" (PPoPP 2018).
 
-use bytemuck::Pod;
-
 use super::entry::{Age, Entry, Hint, Stage};
 pub(crate) use super::plan::Plan;
 use crate::primitive::{AtomicU64, Ordering};
@@ -171,31 +169,6 @@ impl<'a> Mpmc<'a> {
         2 * self.cells.len() + 100_000
     }
 
-    /// Writes a value into an entry that was reserved; it has as many payload words as that takes.
-    #[inline]
-    pub(crate) fn put<T: Pod>(&self, reserved: &Reserved, value: &T) {
-        let parts = bytemuck::bytes_of(value).chunks(8);
-        for (word, part) in self.payload(reserved.entry).iter().zip(parts) {
-            let mut bytes = [0; 8];
-            bytes[..part.len()].copy_from_slice(part);
-            // ORDERING: Relaxed; `publish` hands it over.
-            word.store(u64::from_le_bytes(bytes), Ordering::Relaxed);
-        }
-    }
-
-    /// Reads the value of an entry that was claimed.
-    #[inline]
-    pub(crate) fn get<T: Pod>(&self, claimed: &Claimed) -> T {
-        let mut value = T::zeroed();
-        let parts = bytemuck::bytes_of_mut(&mut value).chunks_mut(8);
-        for (word, part) in self.payload(claimed.entry).iter().zip(parts) {
-            // ORDERING: Relaxed; the claim's swap ordered it.
-            let bytes = word.load(Ordering::Relaxed).to_le_bytes();
-            part.copy_from_slice(&bytes[..part.len()]);
-        }
-        value
-    }
-
     /// A free entry to write to; `None` if the ring is full or all entries are in use.
     pub(crate) fn reserve(&self, hand: &Hand) -> Result<Option<Reserved>, Spoilt> {
         // ORDERING: Relaxed; a guess that `publish` checks.
@@ -261,7 +234,8 @@ impl<'a> Mpmc<'a> {
             stage: Stage::Ready,
             owner: hand.me,
         };
-        // ORDERING: Release pairs with the Acquire of the claim's swap: who claims it sees the payload.
+        // ORDERING: Release pairs with the Acquire of the claim's swap: who claims it sees the payload. So would he by the hint, which is released
+        // after it.
         self.word(entry)
             .ok_or(OUTSIDE)?
             .store(ready.pack(), Ordering::Release);
@@ -300,11 +274,11 @@ impl<'a> Mpmc<'a> {
                 Age::Due if is_new && self.is_end(hint) => return Ok(Linked::Closed),
                 Age::Due => {
                     at = at.wrapping_add(u64::from(hint.weight));
-                    self.raise(self.tail, at);
+                    raise(self.tail, at);
                     continue;
                 }
                 Age::Newer => {
-                    at = self.left_behind(self.tail, at)?;
+                    at = left_behind(self.tail, at)?;
                     continue;
                 }
                 Age::Older => {}
@@ -337,7 +311,7 @@ impl<'a> Mpmc<'a> {
                 self.cell(at)
                     .compare_exchange(seen, mine, Ordering::AcqRel, Ordering::Relaxed);
             if swap.is_ok() {
-                self.raise(self.tail, end);
+                raise(self.tail, end);
                 // ORDERING: Release, see `Hand`.
                 hand.tail.store(end, Ordering::Release);
                 return Ok(Linked::Done);
@@ -352,24 +326,6 @@ impl<'a> Mpmc<'a> {
         let tail = self.tail.load(Ordering::Acquire);
         // ORDERING: Acquire, see `Hand`.
         tail.max(hand.tail.load(Ordering::Acquire))
-    }
-
-    /// Raises one of the two hints.
-    fn raise(&self, hint: &AtomicU64, to: u64) {
-        // ORDERING: Relaxed for the look; AcqRel for the step: who reads the new value sees what it says of the cells.
-        if hint.load(Ordering::Relaxed) < to {
-            hint.fetch_max(to, Ordering::AcqRel);
-        }
-    }
-
-    /// Where to go on after `at` was found written over: whoever wrote it had raised the hint before.
-    pub(super) fn left_behind(&self, hint: &AtomicU64, at: u64) -> Result<u64, Spoilt> {
-        // ORDERING: Acquire, as in `known_tail`.
-        let raised = hint.load(Ordering::Acquire);
-        if raised > at {
-            return Ok(raised);
-        }
-        Err(Spoilt("a cell is of a later turn than the ring"))
     }
 
     /// Whether the item of this hint can be claimed through it: the word of its entry then.
@@ -393,7 +349,7 @@ impl<'a> Mpmc<'a> {
                     continue;
                 }
                 Age::Newer => {
-                    at = self.left_behind(self.head, at)?;
+                    at = left_behind(self.head, at)?;
                     continue;
                 }
                 Age::Due | Age::Older => {}
@@ -404,7 +360,7 @@ impl<'a> Mpmc<'a> {
                 at = head;
                 continue;
             }
-            self.raise(self.head, at);
+            raise(self.head, at);
             // ORDERING: Release, see `Hand`.
             hand.head.store(at, Ordering::Release);
             return Ok(at);
@@ -439,7 +395,7 @@ impl<'a> Mpmc<'a> {
                     continue;
                 }
                 Age::Newer => {
-                    at = self.left_behind(self.tail, at)?;
+                    at = left_behind(self.tail, at)?;
                     continue;
                 }
                 Age::Older => {}
@@ -450,7 +406,7 @@ impl<'a> Mpmc<'a> {
                 at = tail;
                 continue;
             }
-            self.raise(self.tail, at);
+            raise(self.tail, at);
             // ORDERING: Release, see `Hand`.
             hand.tail.store(at, Ordering::Release);
             let head = self.first_alive(hand)?;
@@ -474,7 +430,7 @@ impl<'a> Mpmc<'a> {
                     let next = at.wrapping_add(u64::from(hint.weight));
                     let claimed = self.try_entry(hand, hint)?;
                     if claimed.is_none() || next / LAZY != at / LAZY {
-                        self.raise(self.head, next);
+                        raise(self.head, next);
                     }
                     at = next;
                     if claimed.is_some() {
@@ -482,7 +438,7 @@ impl<'a> Mpmc<'a> {
                         return Ok(claimed);
                     }
                 }
-                Age::Newer => at = self.left_behind(self.head, at)?,
+                Age::Newer => at = left_behind(self.head, at)?,
                 Age::Older => {
                     // ORDERING: Acquire, as in `link`.
                     let head = self.head.load(Ordering::Acquire);
@@ -577,6 +533,24 @@ impl<'a> Mpmc<'a> {
     fn is_end(&self, hint: Hint) -> bool {
         hint.entry == self.end_mark()
     }
+}
+
+/// Raises one of the two hints.
+fn raise(hint: &AtomicU64, to: u64) {
+    // ORDERING: Relaxed for the look; AcqRel for the step: who reads the new value sees what it says of the cells.
+    if hint.load(Ordering::Relaxed) < to {
+        hint.fetch_max(to, Ordering::AcqRel);
+    }
+}
+
+/// Where to go on after `at` was found written over: whoever wrote it had raised the hint before.
+pub(super) fn left_behind(hint: &AtomicU64, at: u64) -> Result<u64, Spoilt> {
+    // ORDERING: Acquire, as in `known_tail`.
+    let raised = hint.load(Ordering::Acquire);
+    if raised > at {
+        return Ok(raised);
+    }
+    Err(Spoilt("a cell is of a later turn than the ring"))
 }
 
 /// A consumer raises the shared head when it passes a multiple of this.

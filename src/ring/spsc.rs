@@ -1,5 +1,5 @@
 //! The ring between one producer and one consumer, after Lamport ("Specifying concurrent program modules", TOPLAS 1983), with each side's copy
-//! of the other's index (Lee et al., "MCRingBuffer", 2010), so that a line moves once for many items. Wait-free: no loop, no exchange.
+//! of the other's index (Lee et al., "A lock-free, cache-efficient multi-core synchronization mechanism", 2009), so that a line moves once for many items. Wait-free: no loop, no exchange.
 //!
 //! | word | meaning | who changes it, and to what | what a death there leaves |
 //! |---|---|---|---|

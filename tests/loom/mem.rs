@@ -65,6 +65,12 @@ pub(crate) mod place {
         pub(crate) region: usize,
     }
 
+    impl std::fmt::Display for OutOfRegion {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            write!(f, "{self:?}")
+        }
+    }
+
     const NOWHERE: OutOfRegion = OutOfRegion {
         offset: 0,
         len: 0,

@@ -117,7 +117,8 @@ word!(AtomicU32, u32, Queue);
 /// Whether the operation is on the payload of a slot or record: those are the Relaxed ones of that file. They are atomic for the sake of
 /// processes that write wild; by protocol a payload is in one hand at a time, so each access must happen before the next, as for plain bytes.
 fn is_payload(place: &Location<'_>, order: Ordering) -> bool {
-    order == Ordering::Relaxed && place.file().ends_with("src/ring/slot.rs")
+    let files = ["src/ring/slot.rs", "src/ring/payload.rs"];
+    order == Ordering::Relaxed && files.iter().any(|file| place.file().ends_with(file))
 }
 
 trait Touch {

@@ -16,6 +16,7 @@ mod locks;
 mod pool;
 mod queue;
 mod recovery;
+mod ring;
 mod segments;
 mod tracer;
 

@@ -5,6 +5,7 @@ mod current;
 mod deaths;
 mod parking;
 mod records;
+mod strangers;
 mod tasks;
 
 use crate::Story;
@@ -42,6 +43,14 @@ pub(crate) const STORIES: &[(&str, Story)] = stories! {
     arena:
         a_span_is_not_written_again_before_its_reader_gave_it_back
         what_a_dead_taker_left_is_free_but_for_what_the_parent_holds;
+    strangers:
+        each_pushed_item_is_taken_exactly_once
+        two_producers_and_one_consumer_lose_nothing
+        a_ring_of_one_goes_round_with_two_consumers
+        whatever_was_pushed_beside_a_close_is_taken_before_the_end
+        an_item_of_a_dead_producer_was_pushed_or_not
+        an_item_of_a_dead_consumer_is_taken_or_redelivered
+        what_a_dead_recoverer_began_is_finished_and_counted_once;
     current:
         exactly_the_named_task_is_ended_or_it_was_over
         it_is_not_missed_between_two_of_its_items;
@@ -91,6 +100,13 @@ pub(crate) const CONTROLS: &[Control] = controls! {
         Some(("src/ring/line.rs", "report", Stores)) => records::results_that_the_progress_of_a_dead_worker_counts_are_written;
     results_drained_too_late_are_found: None => deaths::results_published_before_the_death_count_as_lost;
     a_wake_that_went_to_a_dead_worker_is_found: None => deaths::nobody_is_woken_in_the_dead_ones_stead;
+    an_item_claimed_in_two_steps_is_found:
+        Some(("src/ring/mpmc.rs", "try_entry", Torn)) => strangers::a_ring_of_one_goes_round_with_two_consumers;
+    an_item_pushed_in_two_steps_is_found:
+        Some(("src/ring/mpmc.rs", "link", Torn)) => strangers::two_producers_and_one_consumer_lose_nothing;
+    an_entry_reserved_in_two_steps_is_found:
+        Some(("src/ring/mpmc.rs", "reserve_entry", Torn)) => strangers::two_producers_and_one_consumer_lose_nothing;
+    a_dead_consumer_that_nobody_looks_after_is_found: None => strangers::nobody_looks_after_the_dead;
     a_sleeper_without_its_fence_is_found:
         Some(("src/sync/park.rs", "park", NoFence)) => parking::no_wake_of_a_worker_is_lost;
     a_waker_without_its_fence_is_found:
