@@ -17,6 +17,7 @@
 mod alone;
 mod board;
 mod queue;
+mod ring;
 mod segment;
 mod slab;
 
