@@ -33,8 +33,7 @@ impl<'a, T> Lease<'a, T> {
 
     /// How often it was delivered before and came back, up to 255.
     pub fn redelivered(&self) -> u8 {
-        let message = self.held.as_ref().and_then(Held::message);
-        message.map_or(0, |message| message.redelivered())
+        self.held.as_ref().map_or(0, Held::redelivered)
     }
 }
 

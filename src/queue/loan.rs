@@ -9,7 +9,7 @@ use bytemuck::Pod;
 
 use super::Queue;
 use super::core::Core;
-use super::traffic::Held;
+use super::traffic::{Held, OnDeath};
 use crate::codec;
 use crate::error::{Error, ErrorKind, Result};
 use crate::mem::shape::Fingerprint;
@@ -114,7 +114,7 @@ impl<P: Pod> Queue<Vec<P>> {
         let Some(held) = self.core.take(wait)? else {
             return Ok(None);
         };
-        held.hand_out();
+        held.hand_out(OnDeath::Lost);
         held.count();
         Received::new(held).map(Some)
     }
@@ -261,9 +261,7 @@ impl<'a, P: Pod> Received<'a, P> {
 
     /// How often it was delivered before, to processes that died at it.
     pub fn redelivered(&self) -> u8 {
-        self.held
-            .message()
-            .map_or(0, |message| message.redelivered())
+        self.held.redelivered()
     }
 }
 

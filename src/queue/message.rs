@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::core::Core;
-use super::traffic::Held;
+use super::traffic::{Held, OnDeath};
 use crate::codec;
 use crate::error::{Error, ErrorKind, Result};
 use crate::handle::{self, Hold, SegmentId, Source};
@@ -81,10 +81,10 @@ fn undecodable<T>(core: &Core, why: &str) -> Error {
     )
 }
 
-/// The value of a message. `mark` says what is to become of it if this process dies, before code of the program sees any of it.
+/// The value of a message. What is to become of it if this process dies is said before code of the program sees any of it.
 pub(super) fn value<T: DeserializeOwned + 'static>(
     held: &Held<'_>,
-    mark: impl Fn(&Held<'_>),
+    on_death: OnDeath,
 ) -> Result<T> {
     let core = held.core();
     let Some(taken) = held.message() else {
@@ -98,7 +98,7 @@ pub(super) fn value<T: DeserializeOwned + 'static>(
         let raw = codec::from_raw(taken.len(), |bytes| copied = taken.copy_to(bytes));
         if let Some(value) = raw {
             copied.map_err(unread)?;
-            mark(held);
+            held.hand_out(on_death);
             return value.map_err(|reason| undecodable::<T>(core, &reason));
         }
         if form.items.is_some() {
@@ -110,7 +110,7 @@ pub(super) fn value<T: DeserializeOwned + 'static>(
     }
     with_buffer(|buffer| {
         taken.read(buffer).map_err(unread)?;
-        mark(held);
+        held.hand_out(on_death);
         if form.handles {
             return with_handles(core, buffer);
         }

@@ -17,6 +17,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use self::core::Core;
+use self::traffic::OnDeath;
 use crate::error::{ErrorKind, Result};
 use crate::handle::{self, Hold};
 use crate::sys::clock::Wait;
@@ -243,7 +244,7 @@ impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
         let Some(held) = self.core.take(wait)? else {
             return Ok(None);
         };
-        let value = message::value(&held, |held| held.hand_out())?;
+        let value = message::value(&held, OnDeath::Lost)?;
         held.count();
         Ok(Some(value))
     }
@@ -296,7 +297,7 @@ impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
         let Some(held) = self.core.take(wait)? else {
             return Ok(None);
         };
-        let value = message::value(&held, |held| held.lease())?;
+        let value = message::value(&held, OnDeath::Back)?;
         Ok(Some(Lease::new(held, value)))
     }
 

@@ -27,9 +27,10 @@ impl Core {
     fn draft(&self, len: usize, in_block: bool, wait: Wait) -> Result<Draft<'_>> {
         self.check()?;
         // one that is filled in place needs a block, however small
-        let largest = match in_block {
-            true if len <= INLINE => self.sizes.max_bytes,
-            _ => self.sizes.max_bytes.max(INLINE as u64),
+        let largest = if in_block && len <= INLINE {
+            self.sizes.max_bytes
+        } else {
+            self.sizes.max_bytes.max(INLINE as u64)
         };
         if len as u64 > largest {
             return Err(Error::new(
@@ -300,6 +301,13 @@ impl Core {
     }
 }
 
+/// What becomes of a message that the program has in hand when its process dies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OnDeath {
+    Lost,
+    Back,
+}
+
 /// A message that this process has taken. Dropped, it is gone, and its place free.
 pub(super) struct Held<'a> {
     core: &'a Core,
@@ -326,17 +334,17 @@ impl<'a> Held<'a> {
     }
 
     /// The program sees the message from here on.
-    pub(super) fn hand_out(&self) {
-        if let Some(taken) = &self.taken {
-            taken.hand_out();
+    pub(super) fn hand_out(&self, on_death: OnDeath) {
+        match (&self.taken, on_death) {
+            (Some(taken), OnDeath::Lost) => taken.hand_out(),
+            (Some(taken), OnDeath::Back) => taken.lease(),
+            (None, _) => {}
         }
     }
 
-    /// As [`hand_out`](Self::hand_out), and it comes back if this process dies.
-    pub(super) fn lease(&self) {
-        if let Some(taken) = &self.taken {
-            taken.lease();
-        }
+    /// How often it was delivered before.
+    pub(super) fn redelivered(&self) -> u8 {
+        self.taken.as_ref().map_or(0, Taken::redelivered)
     }
 
     /// The message is to be told done by `task_done`. Before its place is free, so that no moment comes at which it counts nowhere.

@@ -53,7 +53,11 @@ impl World {
             Ok(())
         };
         let punch = |bytes: Range<usize>| {
-            assert!(bytes.start as u64 % PAGE == 0 && bytes.end as u64 % PAGE == 0);
+            assert!(
+                [bytes.start, bytes.end]
+                    .iter()
+                    .all(|at| (*at as u64).is_multiple_of(PAGE))
+            );
             let pages = bytes.start as u64 / PAGE..bytes.end as u64 / PAGE;
             self.pages.borrow_mut().retain(|page| !pages.contains(page));
             Ok(())

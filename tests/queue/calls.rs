@@ -30,7 +30,7 @@ fn messages_come_in_the_order_in_which_one_producer_put_them() {
     assert_eq!(queue.try_get().unwrap(), None);
 }
 
-/// CPython: test_put.
+/// CPython: `test_put`.
 #[test]
 fn a_full_queue_refuses_in_every_form_and_is_empty_after_as_many_gets_by_another_process() {
     let queue = Queue::<u32>::new(6).unwrap();
@@ -58,7 +58,7 @@ fn a_full_queue_refuses_in_every_form_and_is_empty_after_as_many_gets_by_another
     assert!(queue.is_empty() && !queue.is_full());
 }
 
-/// CPython: test_get.
+/// CPython: `test_get`.
 #[test]
 fn an_empty_queue_refuses_in_every_form_after_another_process_has_filled_it() {
     let queue = Queue::<u32>::new(10).unwrap();
@@ -75,7 +75,7 @@ fn an_empty_queue_refuses_in_every_form_after_another_process_has_filled_it() {
     assert!(begun.elapsed() >= SHORT);
 }
 
-/// CPython: test_fork. There the child's items come after the parent's since the parent waits; so here.
+/// CPython: `test_fork`. There the child's items come after the parent's since the parent waits; so here.
 #[test]
 fn items_of_two_processes_come_in_the_order_in_which_they_were_put() {
     let queue = Queue::<u32>::new(100).unwrap();
@@ -88,7 +88,7 @@ fn items_of_two_processes_come_in_the_order_in_which_they_were_put() {
     assert_eq!(queue.try_get().unwrap(), None);
 }
 
-/// CPython: test_qsize.
+/// CPython: `test_qsize`.
 #[test]
 fn the_length_is_exact() {
     let queue = Queue::<char>::new(10).unwrap();
@@ -104,7 +104,7 @@ fn the_length_is_exact() {
     assert_eq!(lengths, [0, 1, 2, 1, 0]);
 }
 
-/// CPython: test_task_done.
+/// CPython: `test_task_done`.
 #[test]
 fn join_waits_until_four_workers_have_done_ten_items_and_none_stops_them() {
     let queue = Queue::<Option<u32>>::new(20).unwrap();
@@ -173,7 +173,7 @@ fn what_one_process_got_another_may_say_is_done() {
     queue.join().unwrap();
 }
 
-/// CPython: test_closed_queue_raises. There close() is for the process that calls it; here for all.
+/// CPython: `test_closed_queue_raises`. There `close()` is for the process that calls it; here for all.
 #[test]
 fn a_closed_queue_takes_nothing_and_gives_what_it_has() {
     let queue = Queue::<u32>::new(4).unwrap();
@@ -244,7 +244,7 @@ fn what_was_put_while_the_queue_was_closed_is_got_or_was_refused() {
     }
 }
 
-/// CPython: test_queue_feeder_donot_stop_onexc, test_queue_feeder_on_queue_feeder_error. There a thread finds it out later.
+/// CPython: `test_queue_feeder_donot_stop_onexc`, `test_queue_feeder_on_queue_feeder_error`. There a thread finds it out later.
 #[test]
 fn a_value_that_cannot_be_encoded_is_an_error_of_its_put_and_takes_no_place() {
     #[derive(Debug, PartialEq, Deserialize)]
@@ -272,7 +272,7 @@ fn a_value_that_cannot_be_encoded_is_an_error_of_its_put_and_takes_no_place() {
     }
 }
 
-/// CPython: TestSimpleQueue.test_empty.
+/// CPython: `TestSimpleQueue.test_empty`.
 #[test]
 fn another_process_sees_the_queue_fill_and_empty() {
     let (queue, seen) = (
@@ -336,10 +336,11 @@ fn values_of_all_kinds_come_back() {
     assert_eq!(wide.get().unwrap(), u128::MAX);
 }
 
+type Message = (Value<u64>, Vec<Queue<u8>>, String);
+
 #[test]
 fn handles_with_a_name_travel_in_messages_and_others_are_refused() {
     let (name, inner) = (crate::name("handles"), crate::name("inner"));
-    type Message = (Value<u64>, Vec<Queue<u8>>, String);
     let queue = Queue::<Message>::create(&name, 4).unwrap();
     let value = Value::create(&crate::name("value"), 1_u64).unwrap();
     let other = Queue::<u8>::create(&inner, 4).unwrap();
@@ -391,7 +392,9 @@ fn a_queue_and_an_array_travel_together_into_a_task() {
             0..8,
         )
         .unwrap();
-    results.into_iter().for_each(|result| result.unwrap());
+    for result in results {
+        result.unwrap();
+    }
     let mut got: Vec<_> = (0..8).map(|_| queue.get().unwrap()).collect();
     got.sort_unstable();
     assert_eq!(got, array.to_vec().unwrap());
@@ -471,7 +474,7 @@ fn threads_share_a_handle() {
                 scope.spawn(move || {
                     for number in 0..2_000 {
                         queue
-                            .put(&vec![of, number, 7].repeat(number as usize % 40))
+                            .put(&[of, number, 7].repeat(number as usize % 40))
                             .unwrap();
                     }
                 })
@@ -494,9 +497,9 @@ fn threads_share_a_handle() {
                 })
             })
             .collect();
-        putters
-            .into_iter()
-            .for_each(|putter| putter.join().unwrap());
+        for putter in putters {
+            putter.join().unwrap();
+        }
         queue.close().unwrap();
         getters
             .into_iter()

@@ -58,7 +58,7 @@ fn what_died_with_a_process_is_counted_and_what_it_only_leased_comes_back() {
     }
 }
 
-/// Python's task_done is never called for it, and its join() waits for ever.
+/// Python's `task_done` is never called for it, and its `join()` waits for ever.
 #[test]
 fn join_does_not_wait_for_the_messages_of_the_dead() {
     let queue = Queue::<Vec<u8>>::new(4).unwrap();

@@ -20,7 +20,7 @@ fn echo((there, back): (Bytes, Bytes)) -> multiproc::Result<u64> {
     Ok(count)
 }
 
-/// CPython: test_connection, without its objects, for which see `calls::values_of_all_kinds_come_back`.
+/// CPython: `test_connection`, without its objects, for which see `calls::values_of_all_kinds_come_back`.
 #[test]
 fn bytes_come_back_as_an_echo_and_the_end_is_seen() {
     let (there, back) = (Bytes::new(4).unwrap(), Bytes::new(4).unwrap());
@@ -56,7 +56,7 @@ fn bytes_come_back_as_an_echo_and_the_end_is_seen() {
     assert_eq!(task.get().unwrap().unwrap(), 5);
 }
 
-/// CPython: _TestPoll.
+/// CPython: _`TestPoll`.
 #[test]
 fn messages_keep_their_borders_whoever_looks_at_them() {
     let queue = Bytes::new(16).unwrap();
@@ -76,7 +76,7 @@ fn messages_keep_their_borders_whoever_looks_at_them() {
     assert!(queue.is_empty());
 }
 
-/// CPython: _TestPicklingConnections: an end is passed to a third process, by way of another queue.
+/// CPython: _`TestPicklingConnections`: an end is passed to a third process, by way of another queue.
 #[test]
 fn a_queue_is_passed_on_by_a_queue_to_a_third_process() {
     let (letters, passed) = (crate::name("letters"), crate::name("passed"));
@@ -91,7 +91,7 @@ fn a_queue_is_passed_on_by_a_queue_to_a_third_process() {
 
 extern "C" fn do_nothing(_: i32) {}
 
-/// CPython: TestIgnoreEINTR.
+/// CPython: `TestIgnoreEINTR`.
 #[test]
 fn signals_end_neither_a_get_nor_a_put_that_waits() {
     use nix::libc::{SIGUSR1, pthread_kill, pthread_self};
@@ -145,7 +145,7 @@ fn signals_end_neither_a_get_nor_a_put_that_waits() {
     done();
 }
 
-/// CPython: TestStdinBadfiledescriptor.
+/// CPython: `TestStdinBadfiledescriptor`.
 #[test]
 fn a_queue_made_inside_a_child_works_there() {
     let pool = Pool::with_workers(1).unwrap();

@@ -16,36 +16,40 @@ use crate::alone::{alone, done, is_alone};
 const PUTTERS: usize = 600;
 const EACH: usize = 3_000;
 
-/// What all know who took part, in memory that a fork shares.
+/// Zeros that a fork shares, for the life of this process.
+fn shared<T>(count: usize) -> &'static [T] {
+    let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+    let len = NonZero::new(count * size_of::<T>()).unwrap();
+    // SAFETY: new memory, at an address that the kernel chooses.
+    let memory = unsafe { mmap_anonymous(None, len, access, MapFlags::MAP_SHARED) };
+    let first = memory.unwrap().cast::<T>();
+    // SAFETY: mapped for so many, and never unmapped; a page is aligned for all that is asked for here, and zeros are atomics.
+    unsafe { std::slice::from_raw_parts(first.as_ptr(), count) }
+}
+
+/// What all know who took part.
 struct Ledger {
-    memory: std::ptr::NonNull<u8>,
+    put: &'static [AtomicU32],
+    got: &'static [AtomicU8],
 }
 
 impl Ledger {
     fn new() -> Self {
-        let len = 4 * PUTTERS + PUTTERS * EACH;
-        let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-        let len = NonZero::new(len).unwrap();
-        // SAFETY: new memory, at an address that the kernel chooses; it stays for the life of this process.
-        let memory = unsafe { mmap_anonymous(None, len, access, MapFlags::MAP_SHARED) };
         Self {
-            memory: memory.unwrap().cast(),
+            put: shared(PUTTERS),
+            got: shared(PUTTERS * EACH),
         }
     }
 
     /// How many messages a putter has put for certain.
     fn put(&self, putter: usize) -> &AtomicU32 {
-        assert!(putter < PUTTERS);
-        // SAFETY: inside the mapping, aligned, and used as atomics alone.
-        unsafe { &*self.memory.as_ptr().cast::<AtomicU32>().add(putter) }
+        &self.put[putter]
     }
 
     /// How often a message was got.
     fn got(&self, putter: usize, number: usize) -> &AtomicU8 {
-        assert!(putter < PUTTERS && number < EACH);
-        let at = 4 * PUTTERS + putter * EACH + number;
-        // SAFETY: inside the mapping, and used as atomics alone.
-        unsafe { &*self.memory.as_ptr().cast::<AtomicU8>().add(at) }
+        assert!(number < EACH);
+        &self.got[putter * EACH + number]
     }
 }
 
@@ -73,12 +77,14 @@ impl Dice {
     }
 }
 
+type Seen<'a> = dyn Fn(&[u32]) + 'a;
+
 /// A way to put and get `[putter, number, ..]`.
 #[derive(Clone, Copy)]
 struct Way {
     put: fn(&Queue<Vec<u32>>, &[u32]),
     /// Calls back with a message that is in hand, and returns when it is done.
-    get: fn(&Queue<Vec<u32>>, &dyn Fn(&[u32])),
+    get: fn(&Queue<Vec<u32>>, &Seen),
     /// A message may be seen again by somebody else if whoever saw it was killed.
     comes_back: bool,
 }
@@ -111,6 +117,26 @@ fn get_all(queue: &Queue<Vec<u32>>, ledger: &Ledger, way: Way) {
             ledger.got(putter, number).fetch_add(1, Ordering::SeqCst);
         });
     }
+}
+
+/// How many messages were put for certain, how many of these nobody has seen, and how many were seen once more.
+fn account(ledger: &Ledger, putters: usize) -> (u64, u64, u64) {
+    let (mut put, mut missing, mut twice) = (0, 0, 0);
+    for putter in 0..putters {
+        let certain = ledger.put(putter).load(Ordering::SeqCst) as usize;
+        for number in 0..EACH {
+            let got = ledger.got(putter, number).load(Ordering::SeqCst);
+            // one may have been put without a word of it
+            assert!(
+                got == 0 || number <= certain,
+                "message {number} of {certain} of {putter}"
+            );
+            put += u64::from(number < certain);
+            missing += u64::from(number < certain && got == 0);
+            twice += u64::from(got.saturating_sub(1));
+        }
+    }
+    (put, missing, twice)
 }
 
 fn storm(what: &str, way: Way) {
@@ -185,21 +211,7 @@ fn storm(what: &str, way: Way) {
         queue.task_done().unwrap();
     }
     queue.join_timeout(Duration::from_secs(5)).unwrap();
-    let (mut put, mut missing, mut twice) = (0_u64, 0_u64, 0_u64);
-    for putter in 0..next {
-        let certain = ledger.put(putter).load(Ordering::SeqCst) as usize;
-        for number in 0..EACH {
-            let got = ledger.got(putter, number).load(Ordering::SeqCst);
-            // one may have been put without a word of it
-            assert!(
-                got == 0 || number <= certain,
-                "message {number} of {certain} of {putter}"
-            );
-            put += u64::from(number < certain);
-            missing += u64::from(number < certain && got == 0);
-            twice += u64::from(got.saturating_sub(1));
-        }
-    }
+    let (put, missing, twice) = account(&ledger, next);
     println!(
         "{put} messages, {killed} killed, {killed_getters} of them getters, {stopped} stopped: {lost} lost and {abandoned} abandoned, {missing} nobody has seen, {twice} seen twice"
     );
