@@ -114,6 +114,8 @@ impl<P: Pod> Queue<Vec<P>> {
         let Some(held) = self.core.take(wait)? else {
             return Ok(None);
         };
+        // it may be in hand for long
+        self.core.let_go(false);
         held.hand_out(OnDeath::Lost);
         held.count();
         Received::new(held).map(Some)

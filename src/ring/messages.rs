@@ -19,23 +19,16 @@
 //!
 //! A block is named by the entry and the generation in which it was *reserved*: that of now less the times it was delivered again, each of
 //! which made it one more.
-//!
-//! # What the references rest on
-//!
-//! A [`Draft`] holds its entry, and with it its block, from reservation to publication, a [`Taken`] from claim to acknowledgement. In these
-//! times nobody else touches the block by the rules of the ring, and so `&mut [P]` and `&[P]` to it are given, on the same understanding as
-//! those of `sync::guarded`: other processes keep to the rules. Where bytes are only copied, nothing rests on that.
 
 use std::fmt;
 use std::io;
 
-use bytemuck::Pod;
-
-use super::blocks::{BLOCK_ALIGN, Block, Blocks, Memory, Owner};
+use super::blocks::{Blocks, Memory, Owner};
 use super::entry::Stage;
+pub(crate) use super::in_hand::{Draft, Sent, Taken, Unread};
 use super::mapped::Mapped;
 use super::mend::freed;
-use super::mpmc::{Claimed, Hand, Plan, Published, Reserved, Spoilt};
+use super::mpmc::{Hand, Plan, Spoilt};
 use crate::mem::place::Region;
 use crate::primitive::{AtomicU64, Ordering};
 
@@ -44,17 +37,17 @@ pub(crate) const PAYLOAD: usize = 15;
 /// Longest message that lies in its entry.
 pub(crate) const INLINE: usize = (PAYLOAD - 1) * 8;
 /// What was delivered so often is lost with its next taker: generations count deliveries in 8 bits.
-const OFTEN: u8 = 200;
+pub(super) const OFTEN: u8 = 200;
 
-const HANDED: u8 = 1;
-const LEASED: u8 = 2;
+pub(super) const HANDED: u8 = 1;
+pub(super) const LEASED: u8 = 2;
 
 /// In a block, not in the entry.
-const IN_BLOCK: u8 = 1;
+pub(super) const IN_BLOCK: u8 = 1;
 /// Items of a slice that was filled in place; else a value by the codec.
-const ITEMS: u8 = 2;
+pub(super) const ITEMS: u8 = 2;
 /// With handles, whose names follow the value.
-const HANDLES: u8 = 4;
+pub(super) const HANDLES: u8 = 4;
 
 /// What a message is, but for where it lies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -64,25 +57,25 @@ pub(crate) struct Form {
     pub(crate) handles: bool,
 }
 
-fn head(len: usize, form: u8) -> u64 {
+pub(super) fn head(len: usize, form: u8) -> u64 {
     len as u64 | u64::from(form) << 48
 }
 
-fn marked(head: u64, mark: u8) -> u64 {
+pub(super) fn marked(head: u64, mark: u8) -> u64 {
     head & (u64::MAX >> 8) | u64::from(mark) << 56
 }
 
-fn mark_of(head: u64) -> u8 {
+pub(super) fn mark_of(head: u64) -> u8 {
     (head >> 56) as u8
 }
 
 /// The messages of a queue, as one of its members sees them.
 #[derive(Debug)]
 pub(crate) struct Messages {
-    region: Region,
-    ring: Mapped,
-    hand: Hand,
-    blocks: Blocks,
+    pub(super) region: Region,
+    pub(super) ring: Mapped,
+    pub(super) hand: Hand,
+    pub(super) blocks: Blocks,
 }
 
 /// Where this process gets the memory of blocks, and gives it back.
@@ -128,7 +121,7 @@ impl Messages {
     }
 
     /// Whether `owner` still has what it reserved, wherever it lies now.
-    fn in_use(&self, owner: Owner) -> bool {
+    pub(super) fn in_use(&self, owner: Owner) -> bool {
         let found = self.ring.ring().entry(owner.slot);
         found.is_some_and(|found| {
             let born = found.generation.wrapping_sub(u32::from(found.redelivered));
@@ -139,11 +132,7 @@ impl Messages {
     /// A place for a message; `None` if the queue is full.
     pub(crate) fn draft(&self) -> Result<Option<Draft<'_>>, Spoilt> {
         let reserved = self.ring.ring().reserve(&self.hand)?;
-        Ok(reserved.map(|reserved| Draft {
-            of: self,
-            reserved: Some(reserved),
-            block: None,
-        }))
+        Ok(reserved.map(|reserved| Draft::new(self, reserved)))
     }
 
     /// The next message; `None` if there is none.
@@ -154,12 +143,7 @@ impl Messages {
             let head = self
                 .head_of(claimed.entry)
                 .map_or(0, |head| head.load(Ordering::Relaxed));
-            Taken {
-                of: self,
-                claimed: Some(claimed),
-                head: marked(head, 0),
-                block: None,
-            }
+            Taken::new(self, claimed, marked(head, 0))
         }))
     }
 
@@ -260,352 +244,5 @@ impl Messages {
             }
         });
         Ok(ring.mend(&hand, dead)?.redelivered)
-    }
-}
-
-/// A message that is being written, and by nobody else. Dropped, it was none.
-#[derive(Debug)]
-pub(crate) struct Draft<'a> {
-    of: &'a Messages,
-    reserved: Option<Reserved>,
-    block: Option<Block>,
-}
-
-impl<'a> Draft<'a> {
-    fn owner(&self) -> Option<Owner> {
-        self.reserved.as_ref().map(|reserved| Owner {
-            slot: reserved.entry,
-            generation: reserved.generation,
-        })
-    }
-
-    fn payload(&self) -> &'a [AtomicU64] {
-        let entry = self.reserved.as_ref().map(|reserved| reserved.entry);
-        entry.map_or(&[], |entry| self.of.ring.ring().payload(entry))
-    }
-
-    /// Finds a block of at least `len` bytes; false if there is none that has memory.
-    pub(crate) fn find_room(&mut self, len: usize, supply: Supply<'_>) -> io::Result<bool> {
-        if let Some(owner) = self.owner() {
-            let in_use = |owner| self.of.in_use(owner);
-            self.block = self
-                .of
-                .blocks
-                .take(owner, len as u64, &in_use, supply.reserve)?;
-        }
-        Ok(self.block.is_some())
-    }
-
-    /// As [`find_room`](Self::find_room), with new memory; false if the bound does not allow it. By the owner of the lock.
-    pub(crate) fn make_room(&mut self, len: usize, supply: Supply<'_>) -> io::Result<bool> {
-        if let Some(owner) = self.owner() {
-            let in_use = |owner| self.of.in_use(owner);
-            self.block = self.of.blocks.grow(
-                owner,
-                len as u64,
-                supply.bound,
-                &in_use,
-                supply.reserve,
-                supply.punch,
-            )?;
-        }
-        Ok(self.block.is_some())
-    }
-
-    /// Drops it without a trace: it is another process's.
-    pub(crate) fn forget(mut self) {
-        self.reserved = None;
-    }
-
-    pub(crate) fn has_block(&self) -> bool {
-        self.block.is_some()
-    }
-
-    /// Writes the bytes, into the block if there is one.
-    pub(crate) fn write(&self, bytes: &[u8], handles: bool) {
-        let form = if handles { HANDLES } else { 0 };
-        let Some((first, rest)) = self.payload().split_first() else {
-            return;
-        };
-        // ORDERING: Relaxed for all; the Release store of READY publishes them.
-        if let Some(block) = self.block {
-            // the block was made for as many bytes
-            let _ = self.of.region.write(block.at, bytes);
-            rest[0].store(block.name(), Ordering::Relaxed);
-            first.store(head(bytes.len(), form | IN_BLOCK), Ordering::Relaxed);
-        } else {
-            for (word, part) in rest.iter().zip(bytes.chunks(8)) {
-                let mut whole = [0; 8];
-                whole[..part.len()].copy_from_slice(part);
-                word.store(u64::from_le_bytes(whole), Ordering::Relaxed);
-            }
-            first.store(head(bytes.len(), form), Ordering::Relaxed);
-        }
-    }
-
-    /// Says that the block holds `len` bytes of items with that tag.
-    pub(crate) fn describe_items(&self, len: usize, tag: u64) {
-        if let [first, name, place_of_tag, ..] = self.payload() {
-            let form = if self.block.is_some() {
-                ITEMS | IN_BLOCK
-            } else {
-                ITEMS
-            };
-            // ORDERING: as in `write`.
-            name.store(
-                self.block.map_or(0, |block| block.name()),
-                Ordering::Relaxed,
-            );
-            place_of_tag.store(tag, Ordering::Relaxed);
-            first.store(head(len, form), Ordering::Relaxed);
-        }
-    }
-
-    /// The first `count` items of the block; fewer if it has no room for so many, or no item can lie there.
-    pub(crate) fn items<P: Pod>(&self, count: usize) -> &[P] {
-        let (at, count) = fitting::<P>(self.block, count);
-        let Ok(data) = self
-            .of
-            .region
-            .pointer(at, count * size_of::<P>(), align_of::<P>())
-        else {
-            return &[];
-        };
-        // SAFETY: inside the mapping, which the region keeps, and aligned: both checked; the block is this draft's alone, and no `&mut` to
-        // it lives while `self` is borrowed; any bytes are a P. What that rests on: see the module.
-        unsafe { std::slice::from_raw_parts(data.as_ptr().cast(), count) }
-    }
-
-    /// As [`items`](Self::items), to write.
-    pub(crate) fn items_mut<P: Pod>(&mut self, count: usize) -> &mut [P] {
-        let (at, count) = fitting::<P>(self.block, count);
-        let Ok(data) = self
-            .of
-            .region
-            .pointer(at, count * size_of::<P>(), align_of::<P>())
-        else {
-            return &mut [];
-        };
-        // SAFETY: as in `items`; `self` is borrowed exclusively, and the mapping is writable.
-        unsafe { std::slice::from_raw_parts_mut(data.as_ptr().cast(), count) }
-    }
-
-    /// Puts it into the queue.
-    pub(crate) fn publish(mut self) -> Result<Sent<'a>, Spoilt> {
-        let Some(reserved) = self.reserved.take() else {
-            return Ok(Sent::Closed);
-        };
-        match self.of.ring.ring().publish(&self.of.hand, reserved, 1)? {
-            Published::Done => Ok(Sent::Done),
-            Published::Full(reserved) => {
-                self.reserved = Some(reserved);
-                Ok(Sent::Full(self))
-            }
-            Published::Closed(reserved) => {
-                self.reserved = Some(reserved);
-                Ok(Sent::Closed)
-            }
-        }
-    }
-}
-
-/// What became of a draft.
-#[derive(Debug)]
-pub(crate) enum Sent<'a> {
-    Done,
-    /// As many messages wait as may.
-    Full(Draft<'a>),
-    /// The queue takes no more; the draft is dropped.
-    Closed,
-}
-
-impl Drop for Draft<'_> {
-    fn drop(&mut self) {
-        if let Some(reserved) = self.reserved.take() {
-            self.of.ring.ring().abandon(reserved);
-        }
-    }
-}
-
-/// Where items of a block lie, and how many there can be.
-fn fitting<P>(block: Option<Block>, count: usize) -> (usize, usize) {
-    match block {
-        Some(block) if size_of::<P>() > 0 && align_of::<P>() <= BLOCK_ALIGN => {
-            (block.at, count.min(block.size / size_of::<P>()))
-        }
-        _ => (0, 0),
-    }
-}
-
-/// A message that was taken, and is nobody else's. Dropped, it is gone.
-#[derive(Debug)]
-pub(crate) struct Taken<'a> {
-    of: &'a Messages,
-    claimed: Option<Claimed>,
-    head: u64,
-    /// Of at least the length that the head says.
-    block: Option<Block>,
-}
-
-/// Why a message cannot be read.
-#[derive(Debug)]
-pub(crate) enum Unread {
-    /// Its entry leads nowhere.
-    Damaged,
-    Refused(io::Error),
-}
-
-impl Taken<'_> {
-    fn payload(&self) -> &[AtomicU64] {
-        let entry = self.claimed.as_ref().map(|claimed| claimed.entry);
-        entry.map_or(&[], |entry| self.of.ring.ring().payload(entry))
-    }
-
-    /// Length in bytes, as its sender says.
-    pub(crate) fn len(&self) -> usize {
-        (self.head & (u64::MAX >> 16)) as usize
-    }
-
-    fn has(&self, form: u8) -> bool {
-        (self.head >> 48) as u8 & form != 0
-    }
-
-    pub(crate) fn form(&self) -> Form {
-        // ORDERING: Relaxed; ordered by the claim.
-        let tag = self
-            .payload()
-            .get(2)
-            .map_or(0, |tag| tag.load(Ordering::Relaxed));
-        Form {
-            items: self.has(ITEMS).then_some(tag),
-            handles: self.has(HANDLES),
-        }
-    }
-
-    /// Whether it lies in a block.
-    pub(crate) fn is_in_block(&self) -> bool {
-        self.has(IN_BLOCK)
-    }
-
-    /// How often it was delivered before.
-    pub(crate) fn redelivered(&self) -> u8 {
-        self.claimed
-            .as_ref()
-            .map_or(0, |claimed| claimed.redelivered)
-    }
-
-    /// Finds the block it lies in, if it does: before anything is read. What the entry says is not believed.
-    pub(crate) fn locate(&mut self, reserve: Memory<'_>) -> Result<(), Unread> {
-        let claimed = self.claimed.as_ref().ok_or(Unread::Damaged)?;
-        if !self.is_in_block() {
-            let inline = self.len() <= INLINE && (!self.has(ITEMS) || self.len() == 0);
-            return if inline { Ok(()) } else { Err(Unread::Damaged) };
-        }
-        let owner = Owner {
-            slot: claimed.entry,
-            generation: claimed
-                .generation
-                .wrapping_sub(u32::from(claimed.redelivered)),
-        };
-        // ORDERING: Relaxed; ordered by the claim.
-        let name = self.payload().get(1).ok_or(Unread::Damaged)?;
-        let found = self
-            .of
-            .blocks
-            .find(name.load(Ordering::Relaxed), owner, reserve);
-        let found = found.map_err(Unread::Refused)?;
-        self.block = found.filter(|block| block.size >= self.len());
-        self.block.map(drop).ok_or(Unread::Damaged)
-    }
-
-    /// Appends its bytes to `bytes`.
-    pub(crate) fn read(&self, bytes: &mut Vec<u8>) -> Result<(), Unread> {
-        let len = self.len();
-        if self.is_in_block() {
-            let block = self.block.ok_or(Unread::Damaged)?;
-            let read = self.of.region.append_to(block.at, len, bytes);
-            return read.map_err(|_| Unread::Damaged);
-        }
-        let words = self.payload().iter().skip(1);
-        for (word, at) in words.zip((0..len).step_by(8)) {
-            // ORDERING: Relaxed; ordered by the claim.
-            let word = word.load(Ordering::Relaxed).to_le_bytes();
-            bytes.extend_from_slice(&word[..(len - at).min(8)]);
-        }
-        Ok(())
-    }
-
-    /// Copies its bytes to `bytes`, which are as many.
-    pub(crate) fn copy_to(&self, bytes: &mut [u8]) -> Result<(), Unread> {
-        let Some(block) = self.block else {
-            let mut inline = Vec::with_capacity(INLINE);
-            self.read(&mut inline)?;
-            if inline.len() != bytes.len() {
-                return Err(Unread::Damaged);
-            }
-            bytes.copy_from_slice(&inline);
-            return Ok(());
-        };
-        let fits = bytes.len() <= block.size;
-        let read = fits.then(|| self.of.region.read(block.at, bytes));
-        read.and_then(Result::ok).ok_or(Unread::Damaged)
-    }
-
-    /// Its items, where they lie: none but in a block that was [located](Self::locate), and only whole ones.
-    pub(crate) fn items<P: Pod>(&self) -> &[P] {
-        let count = self.len() / size_of::<P>().max(1);
-        let (at, count) = fitting::<P>(self.block, count);
-        let Ok(data) = self
-            .of
-            .region
-            .pointer(at, count * size_of::<P>(), align_of::<P>())
-        else {
-            return &[];
-        };
-        // SAFETY: inside the mapping, which the region keeps, and aligned: both checked; the message is held while `self` lives, so nobody
-        // writes the block; any bytes are a P. What that rests on: see the module.
-        unsafe { std::slice::from_raw_parts(data.as_ptr().cast(), count) }
-    }
-
-    /// The program sees it from here on: it is lost with this process.
-    pub(crate) fn hand_out(&self) {
-        self.mark(HANDED);
-    }
-
-    /// The program sees it, and will say whether it is done.
-    pub(crate) fn lease(&self) {
-        self.mark(LEASED);
-    }
-
-    fn mark(&self, mark: u8) {
-        if let Some(head) = self.payload().first() {
-            // ORDERING: Release: who finds it after a death finds what was done before.
-            head.store(marked(self.head, mark), Ordering::Release);
-        }
-    }
-
-    /// Drops it without a trace: it is another process's.
-    pub(crate) fn forget(mut self) {
-        self.claimed = None;
-    }
-
-    /// Gives it back: it waits again, behind all others.
-    pub(crate) fn give_back(mut self) -> Result<(), Spoilt> {
-        let Some(claimed) = self.claimed.take() else {
-            return Ok(());
-        };
-        if claimed.redelivered > OFTEN {
-            self.of.ring.ring().ack(claimed);
-            return Ok(());
-        }
-        self.of.ring.ring().nack(&self.of.hand, claimed, 1)
-    }
-}
-
-impl Drop for Taken<'_> {
-    fn drop(&mut self) {
-        if let Some(claimed) = self.claimed.take() {
-            self.of.ring.ring().ack(claimed);
-        }
     }
 }

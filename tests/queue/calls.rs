@@ -426,6 +426,17 @@ fn a_lease_comes_back_unless_it_is_acknowledged() {
 }
 
 #[test]
+fn handles_are_shared_between_threads_and_small() {
+    fn is_shared<T: Send + Sync + Clone>() {}
+    fn is_sent<T: Send + Sync>() {}
+    is_shared::<Queue<std::rc::Rc<u8>>>();
+    is_sent::<multiproc::Received<'_, u64>>();
+    is_sent::<multiproc::Loan<'_, u64>>();
+    is_sent::<multiproc::QueueLease<'_, u64>>();
+    assert_eq!(size_of::<Queue<String>>(), size_of::<usize>());
+}
+
+#[test]
 fn a_queue_of_no_capacity_or_too_much_is_refused() {
     assert_eq!(kind(Queue::<u8>::new(0)), Some(ErrorKind::InvalidInput));
     assert_eq!(
