@@ -7,6 +7,11 @@ pub(crate) use std::sync::atomic::{
     AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
 };
 
+/// Looks before the first sleep: a few microseconds, as much as a wake costs.
+pub(crate) const SPINS: u32 = 200;
+/// Looks between the announcement of a sleeper and its sleep: a microsecond or two.
+pub(crate) const SETTLES: u32 = 30;
+
 /// A flag that is raised once and stays: what was written before `raise` is seen after `is_raised` said yes.
 #[derive(Debug, Default)]
 pub(crate) struct Flag(AtomicBool);

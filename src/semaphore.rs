@@ -7,7 +7,8 @@ use std::time::Duration;
 use crate::error::{Error, ErrorKind, Result};
 use crate::handle::words::{Words, handle_to_words};
 use crate::mem::shape::Kind;
-use crate::sync::semaphore::{PERMITS_MAX, PLACES, SemaphoreWords};
+use crate::sync::permits::PERMITS_MAX;
+use crate::sync::semaphore::{PLACES, SemaphoreWords};
 use crate::sys::clock::Wait;
 
 /// A number of permits that processes take and give back.
@@ -148,7 +149,7 @@ impl Core {
 fn begin(permits: usize, bounded: bool) -> impl FnMut(&SemaphoreWords) -> Result<()> {
     move |words| {
         let least = usize::from(bounded);
-        if !(least..=PERMITS_MAX).contains(&permits) {
+        if !(least..=Semaphore::MAX_PERMITS).contains(&permits) {
             return Err(Error::new(
                 ErrorKind::InvalidInput,
                 format!(
@@ -163,7 +164,7 @@ fn begin(permits: usize, bounded: bool) -> impl FnMut(&SemaphoreWords) -> Result
 
 impl Semaphore {
     /// Most permits that a semaphore can have.
-    pub const MAX_PERMITS: usize = PERMITS_MAX;
+    pub const MAX_PERMITS: usize = PERMITS_MAX as usize;
 
     fn from_words(words: Words<SemaphoreWords>) -> Self {
         let core = Arc::new(Core::from(words));

@@ -26,14 +26,12 @@
 use super::gate::LOOK_AGAIN;
 use crate::mem::members::{Name, Witness};
 use crate::mem::place::Shared;
-use crate::primitive::{AtomicU32, AtomicU64, Ordering, spin_loop};
+use crate::primitive::{AtomicU32, AtomicU64, Ordering, SPINS, spin_loop};
 use crate::sys::clock::Wait;
 use crate::sys::futex;
 
 /// Threads that can wait at the same time.
 pub(crate) const PLACES: usize = 1024;
-/// Looks before the first sleep.
-const SPINS: u32 = 200;
 
 const IDLE: u32 = 0;
 const AWAKE: u32 = 1;

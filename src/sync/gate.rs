@@ -9,22 +9,18 @@
 //! | 0 | somebody sleeps here, or is about to | a waiter: 1; a waker who has woken all, or found nobody: 0 |
 //! | 1 to 31 | how often sleepers were woken | a waker: + 1, if bit 0 is set |
 //!
-//! Nothing in the word counts people, so nothing rots. A waiter killed asleep leaves bit 0, which costs the next waker one system call
-//! that finds nobody. A waker killed between the news and the wake, or a sleeper killed when it was chosen to be woken, leaves sleepers
+//! Nothing in the word counts people, so nothing rots. A waiter killed asleep leaves bit 0, which costs the next waker two system calls
+//! that find nobody. A waker killed between the news and the wake, or a sleeper killed when it was chosen to be woken, leaves sleepers
 //! beside news: **every sleep has a limit**, after which the sleeper looks by himself.
 
 use std::time::{Duration, Instant};
 
-use crate::primitive::{AtomicU32, AtomicU64, Ordering, fence, spin_loop};
+use crate::primitive::{AtomicU32, AtomicU64, Ordering, SETTLES, SPINS, fence, spin_loop};
 use crate::sys::clock::{self, Wait};
 use crate::sys::futex;
 
 /// After that a sleeper looks by himself, whoever should have woken him.
 pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(100);
-/// Looks before the first sleep: a few microseconds, as much as a wake costs.
-const SPINS: u32 = 200;
-/// Looks between the announcement and the sleep: a microsecond or two.
-const SETTLES: u32 = 30;
 
 /// One event count in place.
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +42,10 @@ impl Gate<'_> {
         }
         if wait == Wait::No {
             return None;
+        }
+        if wait.is_over() {
+            look_around();
+            return attempt();
         }
         for _ in 0..SPINS {
             spin_loop();
@@ -115,15 +115,16 @@ impl Gate<'_> {
     fn wake_one(self) {
         // ORDERING: Release, so that who finds the word changed finds the news.
         let next = self.0.fetch_add(2, Ordering::Release).wrapping_add(2);
-        if futex::wake(self.0, 1) == 0 {
-            // who announces himself meanwhile finds the word changed when he goes to sleep, and looks again
-            // ORDERING: Relaxed; nothing is handed over by it.
-            let _ = self.0.compare_exchange(
-                next,
-                next & !SLEEPERS,
-                Ordering::Relaxed,
-                Ordering::Relaxed,
-            );
+        if futex::wake(self.0, 1) > 0 {
+            return;
+        }
+        // ORDERING: Relaxed; nothing is handed over by it.
+        let closed =
+            self.0
+                .compare_exchange(next, next & !SLEEPERS, Ordering::Relaxed, Ordering::Relaxed);
+        if closed.is_ok() {
+            // who found the bit set has not changed the word, and may have gone to sleep since the wake above
+            futex::wake(self.0, i32::MAX as u32);
         }
     }
 
@@ -200,7 +201,7 @@ mod tests {
         let got: Option<()> = Gate(&word).wait(wait, || None, || looks += 1);
         assert!(got.is_none() && looks == 1);
         assert!(begun.elapsed() >= Duration::from_millis(5));
-        // the bit it left costs the next waker one call, and is gone then
+        // the bit it left costs the next waker two calls, and is gone then
         Gate(&word).open_one();
         assert_eq!(word.load(Ordering::Relaxed) & SLEEPERS, 0);
         let before = word.load(Ordering::Relaxed);

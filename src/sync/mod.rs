@@ -23,6 +23,7 @@ pub(crate) mod guarded;
 pub(crate) mod lent;
 pub(crate) mod mutex;
 pub(crate) mod park;
+pub(crate) mod permits;
 pub(crate) mod reentrant;
 pub(crate) mod rwlock;
 pub(crate) mod semaphore;

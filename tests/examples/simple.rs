@@ -39,3 +39,15 @@ fn supervise_tries_again_what_died() {
     );
     assert!(text.ends_with("10! is 3628800, at try 1\n"), "{text}");
 }
+
+/// The program itself compares with what one process computes; the mean here is from the same equation in another language.
+#[test]
+fn heat_spreads_as_in_one_process() {
+    for (steps, mean) in [("0", "1.562500"), ("1", "1.940918"), ("300", "13.513331")] {
+        let found = run("heat", [steps]).expect(0);
+        let wanted =
+            format!("{steps} steps by 4 workers: {mean} on average, the same as by one process\n");
+        assert_eq!(found.text(), wanted);
+    }
+    run("heat", ["many"]).expect(2);
+}

@@ -77,12 +77,6 @@ pub(crate) mod place {
         region: 0,
     };
 
-    impl std::fmt::Display for OutOfRegion {
-        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.write_str("nothing is mapped here")
-        }
-    }
-
     /// Named by unit tests, and by what places words in a region: compiled but not run here.
     #[derive(Clone, Debug)]
     pub(crate) struct Region(Arc<dyn Any + Send + Sync>);

@@ -88,6 +88,24 @@ macro_rules! word {
             }
 
             #[track_caller]
+            pub(crate) fn fetch_add(&self, more: $number, order: Ordering) -> $number {
+                fuse::step();
+                self.word
+                    .fetch_add(more, mutation::both(Location::caller(), order))
+            }
+
+            #[track_caller]
+            pub(crate) fn fetch_update(
+                &self,
+                set: Ordering,
+                fetch: Ordering,
+                next: impl FnMut($number) -> Option<$number>,
+            ) -> Result<$number, $number> {
+                fuse::step();
+                self.word.fetch_update(set, fetch, next)
+            }
+
+            #[track_caller]
             pub(crate) fn fetch_or(&self, bits: $number, order: Ordering) -> $number {
                 fuse::step();
                 self.word
@@ -156,6 +174,12 @@ impl AtomicU32 {
         self.word.load(Ordering::Relaxed)
     }
 }
+
+/// Looks in vain would only make more executions of the same.
+pub(crate) const SPINS: u32 = 0;
+pub(crate) const SETTLES: u32 = 1;
+
+pub(crate) fn spin_loop() {}
 
 #[track_caller]
 pub(crate) fn fence(order: Ordering) {

@@ -2,8 +2,12 @@
 
 #[path = "../../src/sync/current.rs"]
 pub(crate) mod current;
+#[path = "../../src/sync/gate.rs"]
+pub(crate) mod gate;
 #[path = "../../src/sync/park.rs"]
 pub(crate) mod park;
+#[path = "../../src/sync/permits.rs"]
+pub(crate) mod permits;
 #[path = "../../src/sync/words.rs"]
 pub(crate) mod words;
 

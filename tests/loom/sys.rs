@@ -62,3 +62,33 @@ pub(crate) mod entry {
     /// Not an exit code: the thread waits for the end that another one brings.
     pub(crate) const STOPPED: i32 = -1;
 }
+
+/// Time does not pass here.
+pub(crate) mod clock {
+    use std::time::Duration;
+
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(crate) enum Wait {
+        No,
+        Forever,
+    }
+
+    impl Wait {
+        /// Named by unit tests that are compiled but not run here.
+        pub(crate) fn lasting(_: Duration) -> Self {
+            Self::No
+        }
+
+        pub(crate) fn left(self) -> Option<Duration> {
+            (self == Self::No).then_some(Duration::ZERO)
+        }
+
+        pub(crate) fn is_over(self) -> bool {
+            self == Self::No
+        }
+    }
+
+    pub(crate) fn millis() -> u64 {
+        0
+    }
+}

@@ -122,7 +122,7 @@ fn it_travels_and_is_a_value_under_another_lock() {
     let pool = Pool::with_workers(2).unwrap();
     let lock = RwLock::new([0_u64; 2]).unwrap();
     let work = |lock: &RwLock<[u64; 2]>, turn: u64| {
-        if turn % 4 == 0 {
+        if turn.is_multiple_of(4) {
             let mut pair = lock.write().unwrap();
             pair[0] += 1;
             pair[1] += 1;

@@ -3,7 +3,9 @@
 mod arena;
 mod current;
 mod deaths;
+mod gates;
 mod parking;
+mod permits;
 mod records;
 mod strangers;
 mod tasks;
@@ -40,6 +42,16 @@ pub(crate) const STORIES: &[(&str, Story)] = stories! {
         wakes_of_every_kind_do_not_get_in_each_others_way
         the_doorbell_loses_no_news_of_a_worker
         the_doorbell_loses_no_call_of_its_own_process;
+    gates:
+        no_news_is_lost_at_a_gate
+        each_of_two_permits_wakes_one
+        news_for_all_reaches_both
+        who_has_gone_leaves_no_gate_that_is_never_opened;
+    permits:
+        two_processes_never_have_one_permit_both
+        of_two_threads_of_one_process_each_holding_is_counted
+        a_process_that_dies_anywhere_leaves_count_and_holdings_that_agree
+        what_a_dead_one_held_comes_back_once_though_two_return_it;
     arena:
         a_span_is_not_written_again_before_its_reader_gave_it_back
         what_a_dead_taker_left_is_free_but_for_what_the_parent_holds;
@@ -119,6 +131,15 @@ pub(crate) const CONTROLS: &[Control] = controls! {
         Some(("src/sync/park.rs", "ring", NoFence)) => parking::the_doorbell_loses_no_news_of_a_worker;
     a_ring_that_only_wakes_is_found:
         Some(("src/sync/park.rs", "ring", NoSwap)) => parking::the_doorbell_loses_no_news_of_a_worker;
+    a_waiter_at_a_gate_without_its_fence_is_found:
+        Some(("src/sync/gate.rs", "wait", NoFence)) => gates::no_news_is_lost_at_a_gate;
+    an_opener_of_a_gate_without_its_fence_is_found:
+        Some(("src/sync/gate.rs", "sleepers", NoFence)) => gates::no_news_is_lost_at_a_gate;
+    a_permit_taken_in_two_steps_is_found:
+        Some(("src/sync/permits.rs", "change", Torn)) => permits::two_processes_never_have_one_permit_both;
+    a_holding_changed_in_two_steps_is_found:
+        Some(("src/sync/permits.rs", "settle", Torn)) => permits::of_two_threads_of_one_process_each_holding_is_counted;
+    a_change_that_no_other_completes_is_found: None => permits::a_change_is_left_to_who_made_it;
     a_span_taken_by_a_relaxed_load_is_found:
         Some(("src/mem/arena.rs", "find", Loads)) => arena::a_span_is_not_written_again_before_its_reader_gave_it_back;
     a_span_given_back_by_a_relaxed_store_is_found:
