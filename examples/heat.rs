@@ -95,7 +95,7 @@ fn main() -> multiproc::Result<()> {
         .zip(&plate)
         .all(|(one, other)| one.to_bits() == other.to_bits());
     assert!(same && found.len() == plate.len(), "the plates differ");
-    let mean = found.iter().sum::<f64>() / found.len() as f64;
+    let mean = found.iter().sum::<f64>() / f64::from(found.len() as u32);
     println!(
         "{steps} steps by {WORKERS} workers: {mean:.6} on average, the same as by one process"
     );

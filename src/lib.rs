@@ -46,6 +46,11 @@
 //! | to share with a program that is not my child | [`Value::create`], [`Array::create`] and their `open`, by name |
 //! | to share with numpy, Python, C | a named [`Array`], whose docs show the lines for it; what they made: [`RawArray`] |
 //! | to remove what killed processes left in `/dev/shm` | [`sweep`] |
+//! | to have many read at once and one change | [`RwLock`]; for arrays [`lock::RobustRwLock`] |
+//! | a lock that its thread may lock again | [`ReentrantLock`] |
+//! | to let so many in at a time, or to signal how often something happened | [`Semaphore`] |
+//! | to wait until somebody says so | [`Event`]; until locked data has changed: [`Condvar`] |
+//! | to wait until all have come | [`Barrier`] |
 //! | another lock than the robust one | the lock parameter and [`lock`] |
 //! | to know what went wrong | [`Error::kind`], [`Error::panic`], [`Error::death`] |
 //! | no code before `main` | `default-features = false` and [`init`] |
@@ -85,9 +90,9 @@
 //! | floor | what stands there |
 //! |---|---|
 //! | 6 | `pool`: its face, parent, workers, recovery |
-//! | 5 | what users hold: [`Value`], [`Array`], [`Shared`], [`Process`] and their kin |
+//! | 5 | what users hold: [`Value`], [`Array`], [`Shared`], [`RwLock`], [`Semaphore`], [`Ring`], [`Queue`], [`Process`] and their kin |
 //! | 4 | `handle`: how a shared thing travels to another process and is attached there |
-//! | 3 | `segment` (named, anonymous, slabs), `ring` (tasks and completion records), `sync` (locks, parking) |
+//! | 3 | `segment` (named, anonymous, slabs), `ring` (tasks and completion records), `sync` (locks, what one waits for, parking) |
 //! | 2 | `mem` (the one door from an offset to a reference, headers, arenas), `spawn` (worker start) |
 //! | 1 | `sys` (all that says `libc`), `codec` |
 //! | 0 | [`Error`], atomics |

@@ -135,3 +135,38 @@ impl SemaphoreWords {
         count
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::process;
+
+    /// As many processes as there are places have been here and have died, some of them with a permit.
+    #[test]
+    fn places_of_the_dead_are_used_again() {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let dead = Name::new(child.id(), 1).unwrap();
+        child.wait().unwrap();
+        let witness = Witness::new(process::space()).unwrap();
+        let words = SemaphoreWords {
+            word: AtomicU64::new(0),
+            gate: AtomicU32::new(0),
+            looked: AtomicU64::new(0),
+            limit: AtomicU32::new(0),
+            names: [const { AtomicU64::new(0) }; PLACES],
+            held: [const { AtomicU64::new(0) }; PLACES],
+        };
+        words.begin(3, false);
+        for place in 0..PLACES {
+            assert_eq!(words.names().join(dead), Some(place));
+        }
+        for place in [0, 700, PLACES - 1] {
+            words.permits().take(Some(place)).unwrap();
+        }
+        assert_eq!(words.permits().left(), 0);
+        let mine = words.join(&witness).unwrap();
+        assert_eq!(words.join(&witness), Some(mine), "one for each process");
+        assert_eq!(words.left(&witness), 3);
+        assert!((0..PLACES).all(|place| place == mine || words.names().name(place).is_none()));
+    }
+}

@@ -95,17 +95,6 @@ macro_rules! word {
             }
 
             #[track_caller]
-            pub(crate) fn fetch_update(
-                &self,
-                set: Ordering,
-                fetch: Ordering,
-                next: impl FnMut($number) -> Option<$number>,
-            ) -> Result<$number, $number> {
-                fuse::step();
-                self.word.fetch_update(set, fetch, next)
-            }
-
-            #[track_caller]
             pub(crate) fn fetch_or(&self, bits: $number, order: Ordering) -> $number {
                 fuse::step();
                 self.word
@@ -175,8 +164,8 @@ impl AtomicU32 {
     }
 }
 
-/// Looks in vain would only make more executions of the same.
-pub(crate) const SPINS: u32 = 0;
+/// More looks in vain would only make more executions of the same.
+pub(crate) const SPINS: u32 = 1;
 pub(crate) const SETTLES: u32 = 1;
 
 pub(crate) fn spin_loop() {}

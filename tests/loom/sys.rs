@@ -74,11 +74,6 @@ pub(crate) mod clock {
     }
 
     impl Wait {
-        /// Named by unit tests that are compiled but not run here.
-        pub(crate) fn lasting(_: Duration) -> Self {
-            Self::No
-        }
-
         pub(crate) fn left(self) -> Option<Duration> {
             (self == Self::No).then_some(Duration::ZERO)
         }

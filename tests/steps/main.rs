@@ -18,6 +18,7 @@ mod queue;
 mod recovery;
 mod ring;
 mod segments;
+mod sync;
 mod tracer;
 
 use std::process::Command;
