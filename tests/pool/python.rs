@@ -257,3 +257,26 @@ fn a_pool_closed_early_does_all_with_workers_of_one_task_each() {
     let found: Vec<u64> = tasks.into_iter().map(|task| task.get().unwrap()).collect();
     assert_eq!(found, (0..6).map(square).collect::<Vec<_>>());
 }
+
+/// Python's `cpu_count` counts processors that the program may not use.
+#[test]
+fn a_pool_has_a_worker_for_each_processor_that_the_program_may_use() {
+    let on_one = |()| {
+        let this = nix::unistd::Pid::from_raw(0);
+        let usable = nix::sched::sched_getaffinity(this).unwrap();
+        let first = (0..nix::sched::CpuSet::count()).find(|at| usable.is_set(*at).unwrap());
+        let mut one = nix::sched::CpuSet::new();
+        one.set(first.unwrap()).unwrap();
+        nix::sched::sched_setaffinity(this, &one).unwrap();
+        Pool::new().unwrap().worker_pids().len()
+    };
+    assert_eq!(
+        multiproc::Process::spawn(on_one, ())
+            .unwrap()
+            .join()
+            .unwrap(),
+        1
+    );
+    let here = std::thread::available_parallelism().unwrap().get();
+    assert_eq!(Pool::new().unwrap().worker_pids().len(), here);
+}
