@@ -1,4 +1,4 @@
-//! CPython's cases for its Pool, as far as no other test here holds them already; `tests/cpython/pool.md` has them all.
+//! CPython's cases for its Pool, as far as no other test here holds them already; `tests/cpython.md` has them all.
 
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};

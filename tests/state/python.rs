@@ -1,5 +1,5 @@
 //! CPython's cases for its Value, Array, heap and shared memory, as far as no other test here holds them already;
-//! `tests/cpython/shared.md` has them all. The child is a worker process.
+//! `tests/cpython.md` has them all. The child is a worker process.
 
 use multiproc::{Array, ErrorKind, Pool, Value};
 

@@ -13,6 +13,8 @@
 //! a second, who tries in vain as well. An end that is sent and never received keeps the other waiting until the program that sent it has
 //! ended, or if a task sent it, the program it went to.
 
+#![forbid(unsafe_code)]
+
 mod chunk;
 mod common;
 mod receiver;
