@@ -127,7 +127,10 @@ impl<W: Deref<Target = [AtomicU64]>> Members<W> {
 
     /// The place that `me` has already, if any.
     pub(crate) fn find(&self, me: Name) -> Option<usize> {
-        (0..self.0.len()).find(|at| self.name(*at) == Some(me))
+        // ORDERING: Relaxed; it is this process that wrote it.
+        self.0
+            .iter()
+            .position(|place| place.load(Ordering::Relaxed) == me.0)
     }
 
     /// A free place for `me`; `None` if there is none. Places of the dead are not free.

@@ -174,14 +174,20 @@ impl RobustRwLock {
     }
 
     fn taken(&self) -> impl Iterator<Item = &Entry> {
-        self.readers.used.iter().enumerate().flat_map(|(at, bits)| {
+        let readers = &*self.readers;
+        readers.used.iter().enumerate().flat_map(move |(at, bits)| {
             // ORDERING: SeqCst, see the module.
-            let bits = bits.load(Ordering::SeqCst);
-            let entries = self.readers.entries[at * 64..].iter().take(64).enumerate();
-            entries.filter_map(move |(bit, entry)| {
-                // ORDERING: SeqCst, see the module. It acquires, too: the reader has looked for the last time.
-                let is_taken = bits >> bit & 1 != 0 && entry.name.load(Ordering::SeqCst) != 0;
-                is_taken.then_some(entry)
+            let mut bits = bits.load(Ordering::SeqCst);
+            std::iter::from_fn(move || {
+                while bits != 0 {
+                    let entry = &readers.entries[at * 64 + bits.trailing_zeros() as usize];
+                    bits &= bits - 1;
+                    // ORDERING: SeqCst, see the module. It acquires, too: the reader has looked for the last time.
+                    if entry.name.load(Ordering::SeqCst) != 0 {
+                        return Some(entry);
+                    }
+                }
+                None
             })
         })
     }

@@ -95,9 +95,13 @@ fn a_process_killed_at_any_instruction_of_its_first_acquire_costs_no_permit() {
         "sync::a_process_killed_at_any_instruction_of_its_first_acquire_costs_no_permit",
         || {
             let (cuts, length) = cut_everywhere(
-                stride(30_011, 211),
+                stride(20_011, 211),
                 two_permits,
-                |made| Semaphore::open(&made.name).unwrap(),
+                |made| {
+                    let semaphore = Semaphore::open(&made.name).unwrap();
+                    semaphore.available().unwrap(); // who it is, it knows
+                    semaphore
+                },
                 |semaphore| semaphore.acquire().unwrap(),
                 |made, child| {
                     child.kill();
@@ -219,97 +223,111 @@ fn wait((value, condvar): &Met) {
     guard[1] += 1;
 }
 
+/// Waits until it is notified, whatever it is told of the lock, and says that it begins to wait.
+fn wait_for_it((value, condvar): (&Value<[u64; 2]>, &Condvar), waits: &Event) {
+    let guard = value.lock().unwrap_or_else(|error| match error {
+        LockError::OwnerDied(guard) => guard.recover(),
+        error => panic!("{error}"),
+    });
+    waits.set().unwrap();
+    match condvar.wait_timeout(guard, LONG) {
+        Ok((_, result)) => assert!(!result.timed_out()),
+        Err(LockError::OwnerDied((guard, result))) => {
+            assert!(!result.timed_out());
+            guard.recover();
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
 #[test]
 fn a_waiter_killed_at_any_instruction_takes_no_notification_with_it() {
     alone(
         "sync::a_waiter_killed_at_any_instruction_takes_no_notification_with_it",
         || {
-            let (stride, mut cuts, mut passed_on) = (stride(211, 23), 0, 0);
-            let (mut before, mut after) = (0, 0);
+            let (stride, mut cuts, mut passed_on, mut used) = (stride(61, 11), 0, 0, 0);
             loop {
                 let meeting = Meeting::new();
                 let child = Stepped::fork(|| meeting.join(), wait);
-                let (value, condvar) = (&meeting.value.thing, &meeting.condvar.thing);
-                let other_waits = Event::new().unwrap();
-                let mut ended = false;
+                assert_eq!(child.run_until_asleep(), Step::Asleep);
+                let both = (&meeting.value.thing, &meeting.condvar.thing);
+                let waits = Event::new().unwrap();
+                let mut whole = false;
                 std::thread::scope(|scope| {
-                    let other = || {
-                        scope.spawn(|| {
-                            let guard = value.lock().unwrap_or_else(|error| match error {
-                                LockError::OwnerDied(guard) => guard.recover(),
-                                error => panic!("{error}"),
-                            });
-                            other_waits.set().unwrap();
-                            match condvar.wait_timeout(guard, LONG) {
-                                Ok((_, result)) => assert!(!result.timed_out()),
-                                Err(LockError::OwnerDied((guard, result))) => {
-                                    assert!(!result.timed_out());
-                                    guard.recover();
-                                }
-                                Err(error) => panic!("{error}"),
-                            }
-                        })
-                    };
-                    let mut waiting = None;
+                    let other = scope.spawn(|| wait_for_it(both, &waits));
+                    waits.wait().unwrap();
+                    drop(both.0.lock().unwrap());
+                    // one notification, while both wait: it is the child's, which stands still
+                    let mut step = child.rouse();
+                    both.1.notify_one().unwrap();
                     for _ in 0..cuts * stride {
-                        match child.step_unless_asleep() {
-                            Step::Done => {}
-                            Step::Asleep if waiting.is_none() => {
-                                // one notification, while both wait: it is the child's
-                                waiting = Some(other());
-                                other_waits.wait().unwrap();
-                                drop(value.lock().unwrap());
-                                condvar.notify_one().unwrap();
-                                assert_eq!(child.wake(), Step::Done);
-                            }
-                            Step::Asleep => assert_eq!(child.wake(), Step::Done),
-                            Step::Last => {
-                                ended = true;
-                                break;
-                            }
-                            Step::Ended => panic!("the operation failed"),
+                        if step != Step::Done {
+                            break;
                         }
+                        step = child.step();
                     }
+                    whole = step == Step::Last;
                     child.kill();
-                    // how far it came
-                    let (consumed, died) = match value.lock_timeout(LONG) {
-                        Ok(pair) => (pair[1] == 1, false),
-                        Err(LockError::OwnerDied(pair)) => (pair.recover()[0] == 1, true),
+                    // how far it came; under the lock it had been told
+                    let had = match both.0.lock_timeout(LONG) {
+                        Ok(pair) => pair[1] == 1,
+                        Err(LockError::OwnerDied(pair)) => pair.recover()[0] == 1,
                         Err(error) => panic!("{error}"),
                     };
-                    match waiting {
-                        None => {
-                            // it may have been in its place: the next has to get what it gets
-                            before += 1;
-                            let waiting = other();
-                            other_waits.wait().unwrap();
-                            drop(value.lock().unwrap());
-                            condvar.notify_one().unwrap();
-                            waiting.join().unwrap();
-                        }
-                        // without anybody else's help
-                        Some(waiting) if !consumed && !died => {
-                            passed_on += 1;
-                            waiting.join().unwrap();
-                        }
-                        Some(waiting) => {
-                            after += 1;
-                            condvar.notify_one().unwrap();
-                            waiting.join().unwrap();
-                        }
+                    if had {
+                        used += 1;
+                        both.1.notify_one().unwrap();
+                    } else {
+                        // without anybody's help
+                        passed_on += 1;
                     }
+                    other.join().unwrap();
                 });
                 be_alone();
                 cuts += 1;
-                if ended {
+                if whole {
                     break;
                 }
             }
             say(&format!(
-                "{cuts} kills in {} instructions: {before} before the notification, {passed_on} times it was passed on, {after} times it was used",
+                "{cuts} kills in {} instructions: {passed_on} times it was passed on, {used} times it was used",
                 cuts * stride
             ));
-            assert!(before > 0 && passed_on > 0 && after > 0);
+            assert!(passed_on > 0 && used > 0);
+        },
+    );
+}
+
+/// It does not sleep, since its time is over at once: so it can be led through all of it.
+#[test]
+fn a_process_killed_at_any_instruction_of_beginning_to_wait_hinders_no_notification() {
+    alone(
+        "sync::a_process_killed_at_any_instruction_of_beginning_to_wait_hinders_no_notification",
+        || {
+            let look = |(value, condvar): &Met| {
+                let guard = value.lock().unwrap();
+                let waited = condvar.wait_timeout(guard, Duration::ZERO).unwrap();
+                drop(waited);
+            };
+            let (cuts, length) = cut_everywhere(
+                stride(1499, 29),
+                Meeting::new,
+                Meeting::join,
+                look,
+                |meeting, child| {
+                    child.kill();
+                    let both = (&meeting.value.thing, &meeting.condvar.thing);
+                    let waits = Event::new().unwrap();
+                    std::thread::scope(|scope| {
+                        scope.spawn(|| wait_for_it(both, &waits));
+                        waits.wait().unwrap();
+                        drop(both.0.lock().unwrap());
+                        both.1.notify_one().unwrap();
+                    });
+                    be_alone();
+                },
+            );
+            say(&format!("{cuts} kills in {length} instructions"));
         },
     );
 }
@@ -465,7 +483,7 @@ fn a_writer_killed_at_any_instruction_is_told_of_if_it_was_at_the_data() {
                 pair[1] += 1;
             };
             let (cuts, length) =
-                cut_everywhere(stride(499, 11), pair, open_pair, write, |made, child| {
+                cut_everywhere(stride(97, 11), pair, open_pair, write, |made, child| {
                     child.kill();
                     // a reader first: it must not see half of it either
                     match made.thing.read_timeout(LONG) {
@@ -523,7 +541,7 @@ fn a_reader_killed_at_any_instruction_behind_a_dead_writer_hides_no_death() {
                 made
             };
             let (cuts, length) = cut_everywhere(
-                stride(499, 11),
+                stride(97, 11),
                 abandoned,
                 |made| Pair::open(&made.name).unwrap(),
                 |pair| assert_eq!(pair.get().unwrap_err().kind(), ErrorKind::OwnerDied),

@@ -154,6 +154,12 @@ impl Stepped {
         self.wait(WaitPidFlag::__WALL)
     }
 
+    /// Stops one that sleeps, by a signal that does nothing else.
+    pub(crate) fn rouse(&self) -> Step {
+        kill(self.process, Signal::SIGWINCH).unwrap();
+        self.wait(WaitPidFlag::__WALL)
+    }
+
     fn wait(&self, flags: WaitPidFlag) -> Step {
         let status = waitpid(self.thread, Some(flags));
         if status == Ok(WaitStatus::StillAlive) {
