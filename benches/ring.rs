@@ -1,12 +1,15 @@
-//! One task there and its record back, both sides awake: beside a pair of lines bounced by hand and a crossbeam channel pair.
+//! One task there and its record back, both sides awake: beside a pair of lines bounced by hand and a crossbeam channel pair. Then numbers
+//! from one process to another, through `Ring` and `spsc`, singly and many at a time: time for each number.
 
 use std::hint::{black_box, spin_loop};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use multiproc::bench::RingPair;
+use multiproc::{Pool, Result, Ring, spsc};
 
 #[derive(Default)]
 #[repr(align(128))]
@@ -66,5 +69,107 @@ fn ring(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, ring);
+/// Numbers in a slice or chunk.
+const MANY: usize = 32;
+const CAPACITY: usize = 1024;
+
+/// The last number says that there are no more.
+fn take_singly(ring: Ring<u64>) -> Result<()> {
+    while ring.pop()? != u64::MAX {}
+    Ok(())
+}
+
+fn take_slices(ring: Ring<u64>) -> Result<()> {
+    let mut items = [0; MANY];
+    loop {
+        let count = ring.pop_slice(&mut items)?;
+        if items[..count].contains(&u64::MAX) {
+            return Ok(());
+        }
+    }
+}
+
+fn take_from_channel(rx: spsc::Receiver<u64>) -> Result<()> {
+    while rx.pop()? != u64::MAX {}
+    Ok(())
+}
+
+fn take_chunks(mut rx: spsc::Receiver<u64>) -> Result<()> {
+    loop {
+        let chunk = rx.read_chunk(CAPACITY)?;
+        let last = chunk.last() == Some(&u64::MAX);
+        chunk.commit_all()?;
+        if last {
+            return Ok(());
+        }
+    }
+}
+
+/// Time for which `push` is busy until the worker has taken all.
+fn timed<A: multiproc::Travels>(
+    pool: &Pool,
+    take: fn(A) -> Result<()>,
+    argument: A,
+    push: impl FnOnce() -> Result<()>,
+) -> Duration {
+    let taken = pool.apply_async(take, argument).expect("the pool works");
+    let begun = Instant::now();
+    push().expect("there is somebody to take it");
+    taken
+        .get()
+        .expect("the worker lives")
+        .expect("all is taken");
+    begun.elapsed()
+}
+
+fn numbers(c: &mut Criterion) {
+    let pool = Pool::with_workers(1).expect("a pool");
+    let mut group = c.benchmark_group("numbers");
+    group.bench_function("ring", |b| {
+        let ring = Ring::new(CAPACITY).expect("a ring");
+        b.iter_custom(|count| {
+            timed(&pool, take_singly, ring.clone(), || {
+                (0..count).chain([u64::MAX]).try_for_each(|n| ring.push(n))
+            })
+        });
+    });
+    group.bench_function("ring_slices", |b| {
+        let ring = Ring::new(CAPACITY).expect("a ring");
+        b.iter_custom(|count| {
+            timed(&pool, take_slices, ring.clone(), || {
+                let items = [7; MANY];
+                for _ in 0..count / MANY as u64 {
+                    ring.push_slice(&items)?;
+                }
+                ring.push(u64::MAX)
+            })
+        });
+    });
+    group.bench_function("spsc", |b| {
+        b.iter_custom(|count| {
+            let (tx, rx) = spsc::channel(CAPACITY).expect("a channel");
+            timed(&pool, take_from_channel, rx, || {
+                (0..count).chain([u64::MAX]).try_for_each(|n| tx.push(n))
+            })
+        });
+    });
+    group.bench_function("spsc_chunks", |b| {
+        b.iter_custom(|count| {
+            let (mut tx, rx) = spsc::channel(CAPACITY * 16).expect("a channel");
+            timed(&pool, take_chunks, rx, || {
+                let mut left = count;
+                while left > 0 {
+                    let mut chunk = tx.write_chunk(CAPACITY.min(left as usize))?;
+                    chunk.fill(left);
+                    left -= chunk.len() as u64;
+                    chunk.commit_all()?;
+                }
+                tx.push(u64::MAX)
+            })
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, ring, numbers);
 criterion_main!(benches);

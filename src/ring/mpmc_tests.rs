@@ -1,6 +1,7 @@
 use super::super::close::{CLOSED, CLOSING};
 use super::super::entry::LOG2_MAX;
 use super::*;
+use crate::ring::mend::Mended;
 use std::collections::VecDeque;
 
 use proptest::prelude::*;
@@ -125,7 +126,7 @@ proptest! {
                     let unpushed = u64::from(ring.reserve(hand).unwrap().is_some());
                     let mended = ring.mend(&hands[0], who).unwrap();
                     let redelivered = mine.len() as u64;
-                    prop_assert_eq!(mended, crate::ring::mend::Mended { unpushed, redelivered });
+                    prop_assert_eq!(mended, Mended { unpushed, redelivered });
                     mine.sort_by_key(|(_, claimed)| claimed.entry);
                     plain.extend(mine.drain(..).map(|(value, _)| value));
                     hands[usize::from(who)] = memory.hand(who);
@@ -156,7 +157,7 @@ proptest! {
         for (what, at, bits) in words {
             let at = at as usize;
             match what {
-                0 if at % 8 == 0 => memory.closed.store(bits, Ordering::Relaxed),
+                0 if at.is_multiple_of(8) => memory.closed.store(bits, Ordering::Relaxed),
                 0 => memory.head.store(bits, Ordering::Relaxed),
                 1 => memory.tail.store(bits, Ordering::Relaxed),
                 2 => memory.cells[at % memory.cells.len()].store(bits, Ordering::Relaxed),
@@ -164,10 +165,10 @@ proptest! {
             }
             let fresh = memory.hand(2);
             for hand in [&hand, &fresh] {
-                if let Ok(Some(reserved)) = ring.reserve(hand) {
-                    if let Ok(Published::Full(reserved)) = ring.publish(hand, reserved, 1) {
-                        ring.abandon(reserved);
-                    }
+                if let Ok(Some(reserved)) = ring.reserve(hand)
+                    && let Ok(Published::Full(reserved)) = ring.publish(hand, reserved, 1)
+                {
+                    ring.abandon(reserved);
                 }
                 if let Ok(Some(claimed)) = ring.claim(hand) {
                     let _ = ring.nack(hand, claimed, 1);
@@ -235,7 +236,7 @@ fn a_producer_killed_before_its_push_leaves_nothing_and_after_it_an_item() {
         .store(ready.pack(), Ordering::Relaxed);
     let mended = ring.mend(&other, 1).unwrap();
     assert_eq!((mended.unpushed, mended.redelivered), (1, 0));
-    assert_eq!(ring.mend(&other, 1).unwrap(), Default::default());
+    assert_eq!(ring.mend(&other, 1).unwrap(), Mended::default());
     assert_eq!(pop(ring, &other), Some(1));
     assert!(memory.all_free());
 }
@@ -258,7 +259,7 @@ fn what_a_killed_recoverer_took_back_is_found_by_the_next() {
         .unwrap()
         .store(again.pack(), Ordering::Relaxed);
     assert_eq!(pop(ring, &last), None);
-    assert_eq!(ring.mend(&last, 1).unwrap(), Default::default());
+    assert_eq!(ring.mend(&last, 1).unwrap(), Mended::default());
     assert_eq!(ring.len(&last), Ok(0));
     ring.mend(&last, 2).unwrap();
     ring.mend(&last, 2).unwrap();
@@ -331,7 +332,7 @@ fn threads_take_each_item_exactly_once_and_in_the_order_of_its_producer() {
     });
     for items in &got {
         for me in 1..3 {
-            let mut of_one = items.iter().filter(|item| **item >> 32 == me);
+            let of_one = items.iter().filter(|item| **item >> 32 == me);
             assert!(of_one.is_sorted_by(|a, b| a < b));
         }
     }

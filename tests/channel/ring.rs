@@ -66,7 +66,7 @@ fn step(
             let lease = ring.try_lease().unwrap();
             prop_assert_eq!(lease.as_deref().copied(), plain.pop_front());
             match lease {
-                Some(lease) if count % 2 == 0 => lease.ack().unwrap(),
+                Some(lease) if count.is_multiple_of(2) => lease.ack().unwrap(),
                 Some(lease) => {
                     plain.push_back(*lease);
                     drop(lease);

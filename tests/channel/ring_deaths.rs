@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use multiproc::{ErrorKind, Ring, Shared};
+use multiproc::{ErrorKind, Recovered, Ring, Shared};
 
 use crate::help::{Kid, Name, role, say, wait_for_go};
 use crate::{Dice, LONG, SHORT, takes, until};
@@ -26,6 +26,7 @@ struct Ledger {
 impl Ledger {
     fn of(name: &str) -> Self {
         let named = |what: &str| format!("{name}-{what}");
+        #[expect(clippy::large_stack_arrays, reason = "it is shared by value")]
         let seen = |what| {
             Shared::open_or_create(&named(what), || [const { AtomicU8::new(0) }; MOST]).unwrap()
         };
@@ -84,6 +85,7 @@ fn consume(ring: &Ring<u64>, ledger: &Ledger) {
 }
 
 /// What the parent finds at the end, when every process is gone.
+#[expect(clippy::print_stdout, reason = "it says what it found")]
 fn account(ring: &Ring<u64>, ledger: &Ledger, kills_of_producers: u64, kills_of_consumers: u64) {
     let (mut unknown, mut twice) = (0, 0);
     for me in 0..PRODUCERS {
@@ -209,7 +211,7 @@ fn what_a_killed_consumer_had_leased_comes_to_who_waits() {
     });
     let recovered = ring.recovered();
     assert_eq!((recovered.unpushed, recovered.redelivered), (0, 1));
-    assert_eq!(ring.recover().unwrap(), Default::default());
+    assert_eq!(ring.recover().unwrap(), Recovered::default());
 }
 
 #[test]
@@ -249,7 +251,7 @@ fn an_item_outlives_its_producer_and_recover_says_what_was_there_to_do() {
     let mut kid = Kid::new(TEST, "push", &name);
     assert_eq!(kid.hear(), "pushed");
     kid.kill();
-    assert_eq!(ring.recover().unwrap(), Default::default());
+    assert_eq!(ring.recover().unwrap(), Recovered::default());
     assert_eq!(ring.pop().unwrap(), 9);
     let error = takes(SHORT, || ring.pop_timeout(SHORT)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout);
