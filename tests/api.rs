@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use multiproc::{
     Array, ArrayGuard, AsyncResult, Builder, Error, ErrorKind, FrozenArray, LockError, Pod, Pool,
-    Process, Value, ValueGuard, Zeroable,
+    Process, Queue, Value, ValueGuard, Zeroable,
 };
 
 fn square(x: u64) -> u64 {
@@ -240,4 +240,49 @@ fn processes() -> multiproc::Result<()> {
     let [one, two] = others;
     one.detach()?;
     two.join().map(drop)
+}
+
+#[test]
+fn queues() -> multiproc::Result<()> {
+    let q = Queue::<String>::new(4)?;
+    q.put(&"one".into())?;
+    q.put_timeout(&"two".into(), Duration::from_millis(50))?;
+    q.try_put(&"three".to_owned())?;
+    assert_eq!((q.len(), q.capacity()), (3, 4));
+    assert!(!q.is_empty() && !q.is_full());
+    let one: String = q.get()?;
+    let two = q.get_timeout(Duration::from_millis(50))?;
+    let three: Option<String> = q.try_get()?;
+    assert_eq!(
+        (&*one, &*two, three.as_deref()),
+        ("one", "two", Some("three"))
+    );
+    for _ in 0..3 {
+        q.task_done()?;
+    }
+    q.join()?;
+    q.join_timeout(Duration::from_millis(50))?;
+    q.close()?;
+    assert!(q.is_closed());
+    assert_eq!(q.put(&one).unwrap_err().kind(), ErrorKind::Closed);
+    assert_eq!(q.get().unwrap_err().kind(), ErrorKind::Closed);
+    for message in &q {
+        drop::<String>(message?);
+    }
+
+    let made = Queue::<(u32, Vec<f64>)>::create(&name("jobs"), 8)?;
+    let same = Queue::<(u32, Vec<f64>)>::open(&name("jobs"))?;
+    let or = Queue::<(u32, Vec<f64>)>::open_or_create(&name("jobs"), 8)?;
+    made.put(&(1, vec![0.5]))?;
+    or.put(&(2, vec![]))?;
+    assert_eq!(same.get()?, (1, vec![0.5]));
+    same.lease()?.ack()?;
+
+    let bytes = Queue::<Vec<u8>>::builder(8).max_bytes(1 << 20).build()?;
+    let mut loan = bytes.loan(1000)?;
+    loan.fill(7);
+    loan.send()?;
+    let received = bytes.recv()?;
+    assert_eq!(&received[..], &[7; 1000]);
+    Ok(())
 }
