@@ -177,10 +177,7 @@ impl Core {
 
     /// The place of a message is free: tells who waits for one.
     pub(super) fn let_go(&self, had_block: bool) {
-        self.desk.space().open_one();
-        if had_block {
-            self.desk.room().open_all();
-        }
+        self.desk.tell_free(had_block);
     }
 
     /// The next message; `None` if there is none and the call was not to wait.
@@ -378,8 +375,6 @@ impl Drop for Held<'_> {
             let had_block = taken.is_in_block();
             drop(taken);
             self.core.let_go(had_block);
-            // one that was not counted may have been the last
-            self.core.desk.idle().open_all();
         }
     }
 }

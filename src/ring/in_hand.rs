@@ -297,24 +297,29 @@ impl<'a> Taken<'a> {
             let read = self.of.region.append_to(block.at, len, bytes);
             return read.map_err(|_| Unread::Damaged);
         }
+        let old = bytes.len();
+        bytes.resize(old + len, 0);
+        self.copy_inline(&mut bytes[old..]);
+        Ok(())
+    }
+
+    /// Copies the begin of what lies in the entry.
+    fn copy_inline(&self, bytes: &mut [u8]) {
         let words = self.payload().iter().skip(1);
-        for (word, at) in words.zip((0..len).step_by(8)) {
+        for (word, part) in words.zip(bytes.chunks_mut(8)) {
             // ORDERING: Relaxed; ordered by the claim.
             let word = word.load(Ordering::Relaxed).to_le_bytes();
-            bytes.extend_from_slice(&word[..(len - at).min(8)]);
+            part.copy_from_slice(&word[..part.len()]);
         }
-        Ok(())
     }
 
     /// Copies its bytes to `bytes`, which are as many.
     pub(crate) fn copy_to(&self, bytes: &mut [u8]) -> Result<(), Unread> {
         let Some(block) = self.block else {
-            let mut inline = Vec::with_capacity(INLINE);
-            self.read(&mut inline)?;
-            if inline.len() != bytes.len() {
+            if self.is_in_block() || bytes.len() > INLINE {
                 return Err(Unread::Damaged);
             }
-            bytes.copy_from_slice(&inline);
+            self.copy_inline(bytes);
             return Ok(());
         };
         let fits = bytes.len() <= block.size;

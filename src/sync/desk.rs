@@ -10,7 +10,7 @@
 use super::gate::{Gate, LOOK_AGAIN};
 use super::tally::{Place, Tally};
 use crate::mem::place::Shared;
-use crate::primitive::{AtomicU32, AtomicU64, Ordering};
+use crate::primitive::{AtomicU32, AtomicU64, Ordering, fence};
 
 /// See the module.
 #[derive(Debug)]
@@ -60,6 +60,23 @@ impl Desk {
 
     pub(crate) fn idle(&self) -> Gate<'_> {
         Gate(&self.idle)
+    }
+
+    /// A place is free, and with it bytes of a block, or not. Without sleepers a fence and a load of each.
+    #[inline]
+    pub(crate) fn tell_free(&self, had_block: bool) {
+        // ORDERING: SeqCst, once for the three gates: pairs with the fence in `Gate::wait`.
+        fence(Ordering::SeqCst);
+        if self.space().has_sleepers() {
+            self.space().open_one();
+        }
+        if had_block && self.room().has_sleepers() {
+            self.room().open_all();
+        }
+        // it may have been the last
+        if self.idle().has_sleepers() {
+            self.idle().open_all();
+        }
     }
 
     pub(crate) fn open_all(&self) {

@@ -145,6 +145,12 @@ impl Gate<'_> {
         futex::wake(self.0, i32::MAX as u32);
     }
 
+    /// Whether somebody sleeps here, for who has put a fence between his news and this, for several gates together.
+    pub(crate) fn has_sleepers(self) -> bool {
+        // ORDERING: Relaxed; the caller's fence is that of `sleepers`.
+        self.0.load(Ordering::Relaxed) & SLEEPERS != 0
+    }
+
     fn sleepers(self) -> Option<u32> {
         // ORDERING: pairs with the fence in `wait`: either we see the bit, or the sleeper sees the news we published before.
         fence(Ordering::SeqCst);
