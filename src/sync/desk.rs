@@ -67,14 +67,14 @@ impl Desk {
     pub(crate) fn tell_free(&self, had_block: bool) {
         // ORDERING: SeqCst, once for the three gates: pairs with the fence in `Gate::wait`.
         fence(Ordering::SeqCst);
-        if self.space().has_sleepers() {
+        if self.space().is_announced() {
             self.space().open_one();
         }
-        if had_block && self.room().has_sleepers() {
+        if had_block && self.room().is_announced() {
             self.room().open_all();
         }
         // it may have been the last
-        if self.idle().has_sleepers() {
+        if self.idle().is_announced() {
             self.idle().open_all();
         }
     }

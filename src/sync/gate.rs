@@ -105,8 +105,9 @@ impl Gate<'_> {
         }
     }
 
+    /// Whether somebody sleeps here, for who has put one fence between his news and the looks at several gates, or sees to it otherwise.
     #[inline]
-    fn is_announced(self) -> bool {
+    pub(crate) fn is_announced(self) -> bool {
         // ORDERING: Relaxed, see `open_one_soon`.
         self.0.load(Ordering::Relaxed) & SLEEPERS != 0
     }
@@ -143,12 +144,6 @@ impl Gate<'_> {
             self.0.fetch_add(2, Ordering::Release);
         }
         futex::wake(self.0, i32::MAX as u32);
-    }
-
-    /// Whether somebody sleeps here, for who has put a fence between his news and this, for several gates together.
-    pub(crate) fn has_sleepers(self) -> bool {
-        // ORDERING: Relaxed; the caller's fence is that of `sleepers`.
-        self.0.load(Ordering::Relaxed) & SLEEPERS != 0
     }
 
     fn sleepers(self) -> Option<u32> {
