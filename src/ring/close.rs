@@ -23,10 +23,22 @@ impl Mpmc<'_> {
     }
 
     fn end(&self, hand: &Hand) -> Result<(), Spoilt> {
-        self.link_anyway(hand, Hint::new(self.end_mark(), 1, 0))?;
+        if self.has_end() {
+            return Ok(());
+        }
+        self.link_anyway(hand, Hint::new(self.end_mark(), 1, 0))
+    }
+
+    /// Whether the end is in the ring for certain.
+    pub(super) fn has_end(&self) -> bool {
+        // ORDERING: Acquire, as in `is_ended`.
+        self.closed.load(Ordering::Acquire) == CLOSED
+    }
+
+    /// The end is in the ring. Said before the tail is raised past it.
+    pub(super) fn met_end(&self) {
         // ORDERING: Release pairs with the Acquire in `is_ended`: who sees it and then no item has seen the end.
         self.closed.fetch_max(CLOSED, Ordering::AcqRel);
-        Ok(())
     }
 
     /// Whether the ring was closed. If so, a claim that finds nothing *after this* says that all was taken that was pushed.

@@ -27,7 +27,8 @@
 //! | 1 | closing: no push begins | who closes, or finds the ring empty: puts the end, a hint of no entry, where the next item would go; then 2 | the next to find it empty puts the end |
 //! | 2 | closed: who met the end, or began behind it, pushes nothing | nobody | nothing |
 //!
-//! What is given back is put behind the end all the same. Ends are dead positions; there may be several.
+//! What is given back is put behind the end all the same. The end is a dead position, and there is one: whoever puts it or meets
+//! it says 2 before the tail goes by it, so that who begins behind it puts no second. So the cells are enough, however often a ring is closed.
 //!
 //! A death between any two instructions leaves an entry that is free, or names its owner, or waits in the ring: there is no fourth. Nobody waits for
 //! another process: each step of a loop passes a position for good or finds that another has done something. Loops are bounded all
@@ -174,8 +175,12 @@ impl<'a> Mpmc<'a> {
         // ORDERING: Relaxed; a guess that `publish` checks.
         let tail = hand.tail.load(Ordering::Relaxed);
         let known = tail.saturating_sub(hand.head.load(Ordering::Relaxed));
-        if known >= self.plan.capacity && self.len(hand)? >= self.plan.capacity {
-            return Ok(None);
+        if known >= self.plan.capacity {
+            let (head, end) = self.head_and_end(hand)?;
+            // popped past what we saw of the end: none of that is left
+            if end.saturating_sub(head) >= self.plan.capacity {
+                return Ok(None);
+            }
         }
         self.reserve_entry(hand)
     }
@@ -271,8 +276,16 @@ impl<'a> Mpmc<'a> {
         for _ in 0..self.patience() {
             let (seen, hint) = self.hint_at(at);
             match hint.age(at, self.plan.log2) {
-                Age::Due if is_new && self.is_end(hint) => return Ok(Linked::Closed),
                 Age::Due => {
+                    if self.is_end(hint) {
+                        self.met_end();
+                        if is_new {
+                            return Ok(Linked::Closed);
+                        }
+                        if self.is_end(item) {
+                            return Ok(Linked::Done);
+                        }
+                    }
                     at = at.wrapping_add(u64::from(hint.weight));
                     raise(self.tail, at);
                     continue;
@@ -293,6 +306,10 @@ impl<'a> Mpmc<'a> {
             if is_new && self.is_closed() {
                 return Ok(Linked::Closed);
             }
+            // so did who is about to put a second end
+            if self.is_end(item) && self.has_end() {
+                return Ok(Linked::Done);
+            }
             let end = at.wrapping_add(u64::from(item.weight));
             // ORDERING: Acquire, see `Hand`.
             if end.saturating_sub(hand.head.load(Ordering::Acquire)) > limit {
@@ -311,6 +328,9 @@ impl<'a> Mpmc<'a> {
                 self.cell(at)
                     .compare_exchange(seen, mine, Ordering::AcqRel, Ordering::Relaxed);
             if swap.is_ok() {
+                if self.is_end(item) {
+                    self.met_end();
+                }
                 raise(self.tail, end);
                 // ORDERING: Release, see `Hand`.
                 hand.tail.store(end, Ordering::Release);
@@ -386,11 +406,28 @@ impl<'a> Mpmc<'a> {
             })?;
             return Ok(count);
         }
+        let mut waiting = 0;
+        for _ in 0..LOOKS {
+            let (head, end) = self.head_and_end(hand)?;
+            waiting = end.saturating_sub(head);
+            // nothing was pushed from before the look at the head until after it: so many waited then
+            if self.hint_at(end).1.age(end, self.plan.log2) == Age::Older {
+                break;
+            }
+        }
+        Ok(waiting)
+    }
+
+    /// The first position that is not published, and after that the first that is not dead: there were as many items at least.
+    fn head_and_end(&self, hand: &Hand) -> Result<(u64, u64), Spoilt> {
         let mut at = self.known_tail(hand);
         for _ in 0..self.patience() {
             let (_, hint) = self.hint_at(at);
             match hint.age(at, self.plan.log2) {
                 Age::Due => {
+                    if self.is_end(hint) {
+                        self.met_end();
+                    }
                     at = at.wrapping_add(u64::from(hint.weight));
                     continue;
                 }
@@ -409,9 +446,7 @@ impl<'a> Mpmc<'a> {
             raise(self.tail, at);
             // ORDERING: Release, see `Hand`.
             hand.tail.store(at, Ordering::Release);
-            let head = self.first_alive(hand)?;
-            // popped past what we saw of the end: none of that is left
-            return Ok(at.saturating_sub(head));
+            return Ok((self.first_alive(hand)?, at));
         }
         Err(ASTRAY)
     }
@@ -553,6 +588,8 @@ pub(super) fn left_behind(hint: &AtomicU64, at: u64) -> Result<u64, Spoilt> {
     Err(Spoilt("a cell is of a later turn than the ring"))
 }
 
+/// How often a count begins anew because somebody has pushed meanwhile. After that it may be too low.
+const LOOKS: usize = 100;
 /// A consumer raises the shared head when it passes a multiple of this.
 const LAZY: u64 = 8;
 pub(super) const ASTRAY: Spoilt = Spoilt("the ring's cells lead nowhere");

@@ -417,3 +417,76 @@ fn whatever_was_pushed_beside_a_close_is_taken_before_the_end() {
         assert!(memory.all_free());
     }
 }
+
+/// Each close put an end of its own, and each end took a cell: closed some hundred times before anybody took what waited, a ring had no cell
+/// left, said that its memory was overwritten, and lost what was given back.
+#[test]
+fn a_ring_that_is_closed_again_and_again_has_one_end() {
+    let memory = Memory::new(3, 4);
+    let (ring, one) = (memory.ring(), memory.hand(1));
+    assert!(push(ring, &one, 1) && push(ring, &one, 2) && push(ring, &one, 3));
+    let (value, claimed) = take(ring, &one).unwrap();
+    std::thread::scope(|scope| {
+        for me in 2..6 {
+            let memory = &memory;
+            scope.spawn(move || {
+                for _ in 0..100 {
+                    memory.ring().close(&memory.hand(me)).unwrap();
+                    assert!(memory.ring().is_ended(&memory.hand(me)).unwrap());
+                }
+            });
+        }
+    });
+    let mut ends = 0;
+    ring.walk(|hint| ends += u64::from(hint.entry == ring.end_mark()))
+        .unwrap();
+    assert_eq!((value, ends), (1, 1));
+    ring.nack(&one, claimed, 1).unwrap();
+    assert_eq!(ring.len(&one), Ok(3));
+    assert_eq!([2, 3, 1].map(Some), [0; 3].map(|_| pop(ring, &one)));
+    assert!(memory.all_free());
+}
+
+/// Who was killed, or is stopped, between putting the end and saying so: the next to close meets it, and puts no second.
+#[test]
+fn an_end_whose_closer_did_not_come_to_say_so_is_met() {
+    let memory = Memory::new(3, 4);
+    let (ring, one) = (memory.ring(), memory.hand(1));
+    assert!(push(ring, &one, 1));
+    ring.close(&one).unwrap();
+    memory.closed.store(CLOSING, Ordering::Relaxed);
+    memory.tail.store(1, Ordering::Relaxed);
+    ring.close(&memory.hand(2)).unwrap();
+    assert_eq!(memory.closed.load(Ordering::Relaxed), CLOSED);
+    let mut hints = 0;
+    ring.walk(|_| hints += 1).unwrap();
+    assert_eq!(hints, 2);
+}
+
+/// The end was looked at before the head, and a push and a pop in between made the count one too low: a ring in which something always waited
+/// said now and then that it was empty.
+#[test]
+fn a_ring_that_is_never_empty_never_says_so() {
+    let memory = Memory::new(4, 4);
+    let stop = AtomicU64::new(0);
+    assert!(push(memory.ring(), &memory.hand(1), 0));
+    std::thread::scope(|scope| {
+        let counter = scope.spawn(|| {
+            let hand = memory.hand(2);
+            let end = std::time::Instant::now() + std::time::Duration::from_secs(2);
+            std::iter::repeat_with(|| memory.ring().len(&hand).unwrap())
+                .take_while(|_| std::time::Instant::now() < end)
+                .find(|len| !(1..=2).contains(len))
+        });
+        scope.spawn(|| {
+            let hand = memory.hand(1);
+            while stop.load(Ordering::Relaxed) == 0 {
+                assert!(push(memory.ring(), &hand, 1));
+                assert!(pop(memory.ring(), &hand).is_some());
+            }
+        });
+        let found = counter.join();
+        stop.store(1, Ordering::Relaxed);
+        assert_eq!(found.unwrap(), None);
+    });
+}
