@@ -3,16 +3,17 @@
 //! | owner | meaning | who changes it, and to what | what a death there leaves |
 //! |---|---|---|---|
 //! | 0 | nobody yet | who opens the end by name: his name, by a compare-and-swap | nothing |
-//! | a name, alive | that process holds the end, in one handle | it: 2, when it sends it; 1, when it drops it | a dead name |
+//! | a name, alive | that process holds the end, in one handle | it: a ticket, when it sends it; 1, when it drops it | a dead name |
 //! | a name, dead | the end is gone, and nobody has said so yet | whoever notices: 1 | - |
-//! | 2 | on its way; `ticket` and `from` say of which sending, and whose death ends it | who receives it with that ticket: his name | the end is on its way until `from` is dead, too |
+//! | a ticket | on its way; `from` says whose death ends it | who receives it with that ticket: his name | the end is on its way until `from` is dead, too |
 //! | 1 | gone for good | nobody | - |
 //!
-//! `ticket` and `from` are written by the holder before he stores 2.
+//! `from` is written by the holder before he stores the ticket. A ticket is the number of the sending above 22 bits of 0, which no name has: each
+//! sending is another word, so that who judges an earlier one by its `from` cannot end a later one.
 
 use crate::primitive::{AtomicU64, Ordering};
 
-use super::members::{Name, Witness};
+use super::members::{Name, PID_BITS, Witness};
 use super::place::Shared;
 
 /// The words of one end.
@@ -20,7 +21,8 @@ use super::place::Shared;
 #[repr(C, align(128))]
 pub(crate) struct End {
     owner: AtomicU64,
-    ticket: AtomicU64,
+    /// How often it was sent.
+    sent: AtomicU64,
     from: AtomicU64,
 }
 
@@ -29,7 +31,10 @@ unsafe impl Shared for End {}
 
 const NOBODY: u64 = 0;
 const GONE: u64 = 1;
-const ON_ITS_WAY: u64 = 2;
+
+fn is_ticket(word: u64) -> bool {
+    word > GONE && word << (u64::BITS - PID_BITS) == 0
+}
 
 /// Why an end could not be had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,10 +59,10 @@ impl End {
     pub(crate) fn receive(&self, ticket: u64, witness: &Witness) -> Result<(), Refused> {
         // ORDERING: Acquire pairs with `send`; the swap below is what counts.
         let found = self.owner.load(Ordering::Acquire);
-        if found != ON_ITS_WAY || self.ticket.load(Ordering::Acquire) != ticket {
+        if found != ticket || !is_ticket(ticket) {
             return Err(self.why(found, witness));
         }
-        self.swap(ON_ITS_WAY, witness.me.0)
+        self.swap(ticket, witness.me.0)
             .map(drop)
             .map_err(|found| self.why(found, witness))
     }
@@ -65,7 +70,7 @@ impl End {
     fn why(&self, found: u64, witness: &Witness) -> Refused {
         match found {
             GONE => Refused::Gone,
-            ON_ITS_WAY => Refused::Sent,
+            found if is_ticket(found) => Refused::Sent,
             _ if self.is_gone(witness) => Refused::Gone,
             name => Refused::Held {
                 pid: Name(name).pid(),
@@ -79,10 +84,12 @@ impl End {
         if self.owner.load(Ordering::Relaxed) != me.0 {
             return None;
         }
-        let ticket = self.ticket.load(Ordering::Relaxed).wrapping_add(1);
-        self.ticket.store(ticket, Ordering::Relaxed);
+        let sent = self.sent.load(Ordering::Relaxed).wrapping_add(1);
+        self.sent.store(sent, Ordering::Relaxed);
         self.from.store(from.0, Ordering::Relaxed);
-        self.swap(me.0, ON_ITS_WAY).is_ok().then_some(ticket)
+        // never 0, whatever lay there
+        let ticket = (sent << PID_BITS).max(1 << PID_BITS);
+        self.swap(me.0, ticket).is_ok().then_some(ticket)
     }
 
     /// Gives the end up that the caller holds.
@@ -93,14 +100,19 @@ impl End {
     /// Whether nobody will ever use the end any more. Reads `/proc` if somebody holds it, some ten microseconds.
     pub(crate) fn is_gone(&self, witness: &Witness) -> bool {
         // ORDERING: Acquire: what its last holder did is seen.
-        let found = self.owner.load(Ordering::Acquire);
+        self.is_gone_as(self.owner.load(Ordering::Acquire), witness)
+    }
+
+    /// Whether it is gone, if `found` is still what is said of it.
+    fn is_gone_as(&self, found: u64, witness: &Witness) -> bool {
         let name = match found {
             NOBODY => return false,
             GONE => return true,
-            ON_ITS_WAY => self.from.load(Ordering::Acquire),
+            // ORDERING: Acquire; if it is of a later sending, the swap fails
+            found if is_ticket(found) => self.from.load(Ordering::Acquire),
             name => name,
         };
-        // who received it meanwhile is not dead: the swap fails
+        // who received it meanwhile, or sent it again, is not dead: the swap fails
         name != 0 && witness.saw_dead(Name(name)) && self.swap(found, GONE).is_ok()
     }
 
@@ -133,7 +145,7 @@ mod tests {
         let ticket = end.send(me, me).unwrap();
         assert_eq!(end.send(me, me), None);
         assert_eq!(end.take(&witness), Err(Refused::Sent));
-        assert_eq!(end.receive(ticket + 1, &witness), Err(Refused::Sent));
+        assert_eq!(end.receive(ticket * 2, &witness), Err(Refused::Sent));
         assert_eq!(end.receive(ticket, &witness), Ok(()));
         assert_eq!(end.receive(ticket, &witness), Err(Refused::Held { pid }));
         assert!(!end.is_gone(&witness) && !end.is_known_gone());
@@ -161,5 +173,27 @@ mod tests {
         child.wait().unwrap();
         assert!(held.is_gone(&witness) && sent.is_gone(&witness));
         assert_eq!(held.take(&witness), Err(Refused::Gone));
+    }
+
+    /// Who judged an end on its way by its sender's death, and was slow, ended it also where it had been received and sent again meanwhile: "on
+    /// its way" was one word for every sending.
+    #[test]
+    fn who_judges_an_earlier_sending_does_not_end_a_later_one() {
+        let witness = Witness::new(process::space()).unwrap();
+        let (me, end) = (witness.me, End::default());
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let found = process::Identity::of(child.id());
+        child.wait().unwrap();
+        let started = found.map_or(1, |found| found.started);
+        let dead = Name::new(child.id(), started).unwrap();
+        end.take(&witness).unwrap();
+        let first = end.send(dead, me).unwrap();
+        let seen = end.owner.load(Ordering::Relaxed);
+        // meanwhile
+        end.receive(first, &witness).unwrap();
+        let second = end.send(dead, me).unwrap();
+        assert!(!end.is_gone_as(seen, &witness));
+        assert_eq!(end.receive(first, &witness), Err(Refused::Sent));
+        assert_eq!(end.receive(second, &witness), Ok(()));
     }
 }

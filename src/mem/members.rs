@@ -28,7 +28,7 @@ use super::place::{OutOfRegion, Placed, Region};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Name(pub(super) u64);
 
-const PID_BITS: u32 = 22;
+pub(super) const PID_BITS: u32 = 22;
 const FOREIGN: u64 = 1 << 63;
 
 impl Name {
