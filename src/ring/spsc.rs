@@ -88,7 +88,11 @@ impl<T: Pod> Lane<T> {
         let head = self.head().load(Ordering::Relaxed);
         let tail = self.tail().load(Ordering::Relaxed);
         // the head may have gone by the tail that we saw
-        tail.saturating_sub(head).min(self.capacity)
+        let ahead = tail.wrapping_sub(head);
+        if ahead > u64::MAX / 2 {
+            return 0;
+        }
+        ahead.min(self.capacity)
     }
 
     fn at(&self, number: u64) -> usize {
@@ -141,7 +145,8 @@ impl<T: Pod> Producer<T> {
         let lane = Lane::place(region, indices_at, items_at, capacity)?;
         // ORDERING: Relaxed; the end was handed over with what its last holder stored.
         let tail = lane.tail().load(Ordering::Relaxed);
-        let seen = Cell::new(lane.head().load(Ordering::Relaxed));
+        // ORDERING: Acquire, as in `room`.
+        let seen = Cell::new(lane.head().load(Ordering::Acquire));
         Ok(Self {
             lane,
             tail: Cell::new(tail),
@@ -183,7 +188,7 @@ impl<T: Pod> Producer<T> {
         let count = self.room(items.len() as u64)?.min(items.len() as u64);
         let mut left = &items[..count as usize];
         while !left.is_empty() {
-            let number = self.tail.get() + (count - left.len() as u64);
+            let number = self.tail.get().wrapping_add(count - left.len() as u64);
             let part = self.lane.side_by_side(number, left.len() as u64);
             let to = self.lane.item(number).as_ptr();
             // SAFETY: `part` places side by side, ours as in `push`; the slice is not in the ring, of which nobody has a reference.
@@ -226,7 +231,7 @@ impl<T: Pod> Producer<T> {
     /// Hands `count` items over that were written. The caller has seen room for them.
     #[inline]
     pub(crate) fn give(&self, count: u64) {
-        self.tail.set(self.tail.get() + count);
+        self.tail.set(self.tail.get().wrapping_add(count));
         // ORDERING: Release pairs with the Acquire in `waiting`: the items are seen with the index.
         self.lane.tail().store(self.tail.get(), Ordering::Release);
     }
@@ -282,7 +287,7 @@ impl<T: Pod> Consumer<T> {
         let count = self.waiting(items.len() as u64)?.min(items.len() as u64);
         let mut left = &mut items[..count as usize];
         while !left.is_empty() {
-            let number = self.head.get() + (count - left.len() as u64);
+            let number = self.head.get().wrapping_add(count - left.len() as u64);
             let part = self.lane.side_by_side(number, left.len() as u64);
             let from = self.lane.item(number).as_ptr();
             // SAFETY: `part` places side by side, ours as in `pop`; the slice is not in the ring, of which nobody has a reference.
@@ -313,8 +318,42 @@ impl<T: Pod> Consumer<T> {
     /// Gives the places of `count` items back that were read. The caller has seen so many.
     #[inline]
     pub(crate) fn take(&self, count: u64) {
-        self.head.set(self.head.get() + count);
+        self.head.set(self.head.get().wrapping_add(count));
         // ORDERING: Release pairs with the Acquire in `room`: we have read them.
         self.lane.head().store(self.head.get(), Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    #[repr(C, align(128))]
+    struct Memory([AtomicU64; 96]);
+
+    /// Indices are what other processes write, any 64 bits: those near the end made a push and a pop panic where overflow is checked.
+    #[test]
+    fn indices_go_round() {
+        let memory = Arc::new(Memory([const { AtomicU64::new(u64::MAX - 1) }; 96]));
+        let base = NonNull::from(&*memory).cast::<u8>();
+        // SAFETY: 1. the words are kept by the region. 2. aligned by their type. 3. atomics are writable.
+        let region = unsafe { Region::new(base, size_of::<Memory>(), memory) };
+        let producer = Producer::<u64>::place(&region, 0, INDICES_LEN, 4).unwrap();
+        let consumer = Consumer::<u64>::place(&region, 0, INDICES_LEN, 4).unwrap();
+        for round in 0..4 {
+            assert_eq!(producer.push(&round), Ok(true));
+            assert_eq!(producer.push_slice(&[round, 9, 9, 9]), Ok(3));
+            assert_eq!(
+                (producer.len(), producer.push(&0)),
+                (4, Ok(false)),
+                "{round}"
+            );
+            assert_eq!(consumer.pop(), Ok(Some(round)));
+            let mut items = [0; 4];
+            assert_eq!(consumer.pop_slice(&mut items), Ok(3));
+            assert_eq!(items, [round, 9, 9, 0]);
+            assert_eq!(consumer.pop(), Ok(None));
+        }
     }
 }
