@@ -12,12 +12,12 @@ use crate::mem::members::{Members, Witness};
 use crate::mem::place::{OutOfRegion, Placed};
 use crate::mem::shape::{Kind, Shape};
 use crate::mem::spot::Fresh;
-use crate::primitive::{AtomicU32, Padded};
+use crate::primitive::{AtomicU32, AtomicU64, Padded};
 use crate::ring::mapped::Mapped;
 use crate::ring::mend::{Mended, Sums};
 use crate::ring::mpmc::{Claimed, Hand, Mpmc, Plan, Published, Spoilt};
 use crate::sync::failure::{LockError, LockResult};
-use crate::sync::gate::{Gate, LOOK_AGAIN};
+use crate::sync::gate::{Gate, LOOK_AGAIN, Turn};
 use crate::sync::guarded::{Guard, Guarded, make_lock};
 use crate::sync::mutex::RobustMutex;
 use crate::sys::clock::Wait;
@@ -28,7 +28,10 @@ pub(super) const PLACES: usize = 1024;
 
 const GATES_LEN: usize = 2 * size_of::<Padded<AtomicU32>>();
 const SUMS_AT: usize = GATES_LEN;
+/// When somebody last looked who has died; see [`Turn`].
+const LOOKED_AT: usize = SUMS_AT + size_of::<Sums>();
 const MEMBERS_AT: usize = SUMS_AT + 128;
+const _: () = assert!(LOOKED_AT + 8 <= MEMBERS_AT);
 const RING_AT: usize = MEMBERS_AT + PLACES * 8;
 
 /// Entries besides those that wait: being written, or claimed. What a process holds that is stopped, or has leased, is one of these.
@@ -46,6 +49,7 @@ pub(super) struct Core<T> {
     mapped: Mapped,
     gates: Placed<[Padded<AtomicU32>; 2]>,
     sums: Placed<Sums>,
+    turn: Placed<AtomicU64>,
     members: Members,
     lock: Guarded<(), RobustMutex>,
     hold: Hold,
@@ -116,14 +120,16 @@ impl<T: Pod> Core<T> {
                 Mapped::place(region, at + RING_AT, plan)?,
                 region.at(at)?,
                 region.at(at + SUMS_AT)?,
+                region.at(at + LOOKED_AT)?,
                 Members::place(region, at + MEMBERS_AT, PLACES)?,
             ))
         };
-        let (mapped, gates, sums, members) = place().map_err(|_| bad())?;
+        let (mapped, gates, sums, turn, members) = place().map_err(|_| bad())?;
         Ok(Self {
             mapped,
             gates,
             sums,
+            turn,
             members,
             lock: Guarded::bare(&spot, hold.keeper())?,
             hold,
@@ -300,7 +306,7 @@ impl<T> Core<T> {
             Ok(Found::Empty) => None,
             found => Some(found),
         };
-        let found = self.items().wait(wait, attempt, || self.look_around());
+        let found = self.items().wait(wait, attempt, || self.look_in_turn());
         found.unwrap_or(Ok(Found::Empty))
     }
 
@@ -325,7 +331,7 @@ impl<T> Core<T> {
             Ok(Offered::Full) => None,
             offered => Some(offered),
         };
-        let offered = self.room().wait(wait, attempt, || self.look_around());
+        let offered = self.room().wait(wait, attempt, || self.look_in_turn());
         offered.unwrap_or(Ok(Offered::Full))
     }
 
@@ -342,6 +348,13 @@ impl<T> Core<T> {
             *looked = Some(now);
         }
         matches!(self.bury_the_dead(Some(Wait::No)), Ok(Mended { unpushed, redelivered }) if unpushed + redelivered > 0)
+    }
+
+    /// As [`look_around`](Self::look_around), by one of all who wait: a look reads `/proc` for each process at the ring.
+    fn look_in_turn(&self) {
+        if Turn(&self.turn).take() {
+            self.look_around();
+        }
     }
 
     /// Puts right what the dead left, if no other is at it.

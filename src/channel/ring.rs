@@ -20,7 +20,7 @@ use crate::sys::clock::Wait;
 /// A `Ring` is a handle, like [`Value`](crate::Value): clones of it, and what other processes make of it, are the same ring. It is named or
 /// anonymous, and travels as an argument or result of a task. Any number of threads and processes push and pop; up to 1024 handles can be at
 /// it at a time. Items are copied into shared memory once and out of it once. It costs a descriptor, and memory for all items from the
-/// beginning: for each its size and some 32 bytes more, and for 128 items, or an eighth, besides.
+/// beginning: for each its size and 16 to 80 bytes more, and for 128 items, or an eighth, besides.
 ///
 /// Pushing costs three atomic exchanges, popping two, and no system call while nobody sleeps. A process that is stopped anywhere, in the
 /// middle of a push or pop as well, holds nobody up.
