@@ -10,6 +10,14 @@ use crate::sys::clock::Wait;
 /// How long a put waits for the lock under which blocks get their memory, before it counts as full for the moment.
 const PATIENCE: Duration = Duration::from_millis(100);
 
+/// So long, and no longer than the call may take.
+fn patience(wait: Wait) -> Wait {
+    match (Wait::lasting(PATIENCE), wait) {
+        (Wait::Until(soon), Wait::Until(end)) => Wait::Until(soon.min(end)),
+        (soon, _) => soon,
+    }
+}
+
 /// Why a put does not go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Lack {
@@ -40,10 +48,21 @@ impl Core {
                 ),
             ));
         }
-        self.until(wait, || self.try_draft(len, in_block))
+        let mut is_patient = true;
+        self.until(wait, || {
+            let patience = if is_patient { patience(wait) } else { Wait::No };
+            self.try_draft(len, in_block, patience, &mut is_patient)
+        })
     }
 
-    fn try_draft(&self, len: usize, in_block: bool) -> Result<Attempt<Draft<'_>>> {
+    /// Who has waited for the lock in vain does so no more: its owner may be stopped, and the call has a time of its own to keep.
+    fn try_draft(
+        &self,
+        len: usize,
+        in_block: bool,
+        patience: Wait,
+        is_patient: &mut bool,
+    ) -> Result<Attempt<Draft<'_>>> {
         if self.messages.is_closed() {
             return Err(self.closed());
         }
@@ -64,9 +83,12 @@ impl Core {
             if draft.find_room(len, supply).map_err(refused)? {
                 return Ok(true);
             }
-            match self.locked(Wait::lasting(PATIENCE))? {
+            match self.locked(patience)? {
                 Some(_lock) => draft.make_room(len, supply).map_err(refused),
-                None => Ok(false),
+                None => {
+                    *is_patient = false;
+                    Ok(false)
+                }
             }
         });
         if has_room.inspect_err(|_| self.desk.space().open_one())? {
@@ -376,5 +398,37 @@ impl Drop for Held<'_> {
             drop(taken);
             self.core.let_go(had_block);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Queue;
+    use super::*;
+    use std::time::Instant;
+
+    /// Whoever is stopped while it makes memory for a large message holds the lock. Each of the some 200 looks before the first sleep waited a
+    /// tenth of a second for it: a put with a limit of 20 ms took half a minute.
+    #[test]
+    fn who_cannot_have_the_lock_keeps_to_the_time_it_was_given() {
+        let queue = Queue::<Vec<u8>>::new(4).unwrap();
+        std::thread::scope(|scope| {
+            let _lock = queue.core.locked(Wait::Forever).unwrap().unwrap();
+            let other = scope.spawn(|| {
+                let (begun, large) = (Instant::now(), vec![1; 5000]);
+                let late = queue.put_timeout(&large, Duration::from_millis(20));
+                let at_once = queue.try_put(&large);
+                // what needs no memory does not need the lock
+                queue.put(&vec![2; 10]).unwrap();
+                let kinds = [late, at_once].map(|put| put.unwrap_err().kind());
+                (kinds, begun.elapsed())
+            });
+            let (kinds, took) = other.join().unwrap();
+            assert_eq!(kinds, [ErrorKind::Timeout, ErrorKind::WouldBlock]);
+            assert!(took < Duration::from_secs(10), "{took:?}");
+        });
+        queue.put(&vec![1; 5000]).unwrap();
+        assert_eq!(queue.get().unwrap().len(), 10);
+        assert_eq!(queue.get().unwrap().len(), 5000);
     }
 }
