@@ -206,3 +206,19 @@ fn a_full_queue_of_leases_of_the_dead_empties_itself() {
     assert!(queue.try_get().unwrap().is_none());
     thread::sleep(Duration::from_millis(1));
 }
+
+/// Who got from a closed and empty queue was told that it was the end, though a process had died with a message that nobody had been given: when
+/// the last consumer had gone by that, the message stayed where it was, and no count told of it.
+#[test]
+fn the_end_of_a_closed_queue_is_not_told_before_the_dead_are_looked_after() {
+    for len in [10, 1000] {
+        let queue = Queue::<Vec<u8>>::new(4).unwrap();
+        queue.put(&vec![5; len]).unwrap();
+        queue.close().unwrap();
+        kill_at_one(&queue, 2);
+        let lease = queue.lease().unwrap();
+        assert_eq!((lease.len(), lease.redelivered()), (len, 1));
+        lease.ack().unwrap();
+        assert_eq!(queue.get().unwrap_err().kind(), ErrorKind::Closed);
+    }
+}
