@@ -25,9 +25,12 @@ impl<'a, T> Lease<'a, T> {
     ///
     /// # Errors
     ///
-    /// None at present.
+    /// `Forked` in a forked child: the message is its parent's.
     pub fn ack(mut self) -> Result<()> {
-        self.held = None;
+        if let Some(held) = self.held.take() {
+            // dropped either way, which leaves a parent's message as it is
+            held.core().check()?;
+        }
         Ok(())
     }
 

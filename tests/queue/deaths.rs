@@ -161,13 +161,16 @@ fn a_handle_inherited_by_fork_is_refused_and_takes_nothing_away() {
     let loan = queue.loan(100).unwrap();
     queue.put(&vec![1; 500]).unwrap();
     let received = queue.recv().unwrap();
+    queue.put(&vec![3]).unwrap();
+    let leased = queue.lease().unwrap();
     // SAFETY: the only other thread waits in the kernel and holds nothing that the child would miss.
     match unsafe { nix::unistd::fork() }.unwrap() {
         nix::unistd::ForkResult::Child => {
             let refused = |kind| kind == Some(ErrorKind::Forked);
             let mut right = refused(queue.put(&vec![1]).err().map(|error| error.kind()))
                 && refused(queue.get().err().map(|error| error.kind()))
-                && refused(loan.send().err().map(|error| error.kind()));
+                && refused(loan.send().err().map(|error| error.kind()))
+                && refused(leased.ack().err().map(|error| error.kind()));
             drop(received);
             let anew = Queue::<Vec<u8>>::open(&name).unwrap();
             anew.put(&vec![2]).unwrap();
@@ -182,6 +185,7 @@ fn a_handle_inherited_by_fork_is_refused_and_takes_nothing_away() {
     }
     assert_eq!(*received, [1; 500]);
     drop(received);
+    leased.ack().unwrap();
     loan.send().unwrap();
     let mut lens = [queue.get().unwrap().len(), queue.get().unwrap().len()];
     lens.sort_unstable();
