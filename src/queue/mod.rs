@@ -252,8 +252,8 @@ impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
     }
 
     /// Takes the next message, and waits for one; it comes back unless it is [acknowledged](Lease::ack). So a message is delivered until
-    /// somebody is done with it, whoever dies at it meanwhile, be it that its bytes are made a value. What comes back waits behind all others. One that came back 200 times is lost
-    /// with its next taker, should that die.
+    /// somebody is done with it, whoever dies at it meanwhile, be it that its bytes are made a value. What comes back waits behind all others. One that came
+    /// back more than 200 times does so no more: when its lease is dropped, or its taker dies, it is lost, and [`lost`](Self::lost) counts it.
     ///
     /// ```
     /// # fn main() -> multiproc::Result<()> {
@@ -389,8 +389,8 @@ impl<T> Queue<T> {
         self.core.join_all(Wait::lasting(timeout))
     }
 
-    /// How many messages were lost since the queue was made: those in the hands of processes when they died. What the dead left is put right
-    /// first.
+    /// How many messages were lost since the queue was made: those in the hands of processes when they died, and those that came back too often,
+    /// see [`lease`](Self::lease). What the dead left is put right first.
     ///
     /// # Errors
     ///

@@ -235,8 +235,15 @@ impl Core {
             core: self,
             taken: Some(taken),
         };
-        held.locate()?;
-        Ok(Some(held))
+        match held.locate() {
+            Ok(()) => Ok(Some(held)),
+            Err(refused @ Unread::Refused(_)) => {
+                // nothing is wrong with the message: others can read it, or this process later
+                held.give_back()?;
+                Err(self.unread(refused))
+            }
+            Err(damaged) => Err(self.unread(damaged)),
+        }
     }
 
     fn try_take(&self) -> Result<Option<Taken<'_>>> {
@@ -340,13 +347,12 @@ pub(super) struct Held<'a> {
 }
 
 impl<'a> Held<'a> {
-    fn locate(&mut self) -> Result<()> {
+    fn locate(&mut self) -> Result<(), Unread> {
         let core = self.core;
-        let located = match &mut self.taken {
+        match &mut self.taken {
             Some(taken) => core.supplied(|supply| taken.locate(supply.reserve)),
             None => Ok(()),
-        };
-        located.map_err(|error| core.unread(error))
+        }
     }
 
     pub(super) fn core(&self) -> &'a Core {
@@ -384,6 +390,12 @@ impl<'a> Held<'a> {
         };
         if core.is_inherited() {
             taken.forget();
+            return Ok(());
+        }
+        if taken.is_worn() {
+            // counted before its place is free: killed in between, this process has it counted twice, and never not at all
+            core.tally().lost_by(core.me);
+            self.taken = Some(taken);
             return Ok(());
         }
         let given = taken.give_back().map_err(|error| core.spoilt(error));

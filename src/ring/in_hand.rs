@@ -365,12 +365,18 @@ impl<'a> Taken<'a> {
         self.claimed = None;
     }
 
-    /// Gives it back: it waits again, behind all others.
+    /// Whether it came back so often that it cannot be given back once more.
+    pub(crate) fn is_worn(&self) -> bool {
+        self.redelivered() > OFTEN
+    }
+
+    /// Gives it back: it waits again, behind all others. One that is [worn](Self::is_worn) is gone.
     pub(crate) fn give_back(mut self) -> Result<(), Spoilt> {
+        let is_worn = self.is_worn();
         let Some(claimed) = self.claimed.take() else {
             return Ok(());
         };
-        if claimed.redelivered > OFTEN {
+        if is_worn {
             self.of.ring.ring().ack(claimed);
             return Ok(());
         }

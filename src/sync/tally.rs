@@ -3,7 +3,7 @@
 //! | word of member m | meaning | who changes it, and to what | what a death there leaves |
 //! |---|---|---|---|
 //! | out | messages m took that are not done | m: + 1, before it frees the slot; who says `done`: - 1; who lets go of the queue or buries m: 0 | the message counts twice for a moment, and not too little: slot and counter are the dead one's alike |
-//! | lost | messages that were lost with members at this place, ever | who buries m, under the lock: the verdict | see below |
+//! | lost | messages that were lost with members at this place, ever | m: + 1, before it frees one that it cannot give back; who buries m, under the lock: the verdict | see below |
 //! | abandoned | the same of those that were out | the same | see below |
 //! | verdict | what `lost` and `abandoned` will be when m is buried, or 0 | who buries m, under the lock | the next to bury m finds it, counts nothing again, and goes on |
 //!
@@ -88,6 +88,12 @@ impl Tally<'_> {
         if left > 0 {
             self.stray.fetch_add(left, Ordering::AcqRel);
         }
+    }
+
+    /// Member `me`, alive, is about to lose a message.
+    pub(crate) fn lost_by(&self, me: usize) {
+        // ORDERING: Release pairs with the Acquire in `sum`.
+        self.places[me].lost.fetch_add(1, Ordering::Release);
     }
 
     /// Whether what was lost with `dead` has been counted. If not, see [`judge`](Self::judge).

@@ -519,3 +519,22 @@ fn threads_share_a_handle() {
     });
     assert_eq!(total, 6_000);
 }
+
+/// A message that was given back for the 202nd time was gone, and nobody was told. Large ones held up who waited for their bytes, too.
+#[test]
+fn a_message_that_came_back_too_often_is_lost_and_counted() {
+    for len in [1, 1000] {
+        let queue = Queue::<Vec<u64>>::new(2).unwrap();
+        queue.put(&vec![1; len]).unwrap();
+        let mut leases = 0;
+        while let Some(lease) = queue.try_lease().unwrap() {
+            assert_eq!(
+                (usize::from(lease.redelivered()), lease.len()),
+                (leases, len)
+            );
+            leases += 1;
+        }
+        assert_eq!((leases, queue.lost().unwrap()), (202, 1));
+        queue.join_timeout(LONG).unwrap();
+    }
+}
