@@ -116,15 +116,21 @@ impl Gate<'_> {
     fn wake_one(self) {
         // ORDERING: Release, so that who finds the word changed finds the news.
         let next = self.0.fetch_add(2, Ordering::Release).wrapping_add(2);
-        if futex::wake(self.0, 1) > 0 {
-            return;
+        if futex::wake(self.0, 1) == 0 {
+            self.close(next);
         }
+    }
+
+    /// Takes bit 0 away, since nobody was found asleep, unless the word is not `seen` any more.
+    #[cold]
+    fn close(self, seen: u32) {
         // ORDERING: Relaxed; nothing is handed over by it.
         let closed =
             self.0
-                .compare_exchange(next, next & !SLEEPERS, Ordering::Relaxed, Ordering::Relaxed);
+                .compare_exchange(seen, seen & !SLEEPERS, Ordering::Relaxed, Ordering::Relaxed);
         if closed.is_ok() {
-            // who found the bit set has not changed the word, and may have gone to sleep since the wake above
+            // who announced himself before that, and went to sleep after the look for sleepers, sleeps without a bit that tells of him; who
+            // goes to sleep from now on finds the word changed
             futex::wake(self.0, i32::MAX as u32);
         }
     }
@@ -179,6 +185,9 @@ impl Turn<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::mpsc::channel;
+
     use super::*;
 
     #[test]
@@ -209,6 +218,37 @@ mod tests {
         Gate(&word).open_one();
         Gate(&word).open_all();
         assert_eq!(word.load(Ordering::Relaxed), before);
+    }
+
+    /// A waker that found nobody asleep took the bit away without another look: who fell asleep between the two, announced by that very bit, was
+    /// told of no news for a tenth of a second.
+    #[test]
+    fn nobody_who_falls_asleep_before_the_gate_is_closed_sleeps_on() {
+        let word = Arc::new(AtomicU32::new(2 | SLEEPERS));
+        let (say, heard) = channel();
+        let (sleepy, saying) = (Arc::clone(&word), say.clone());
+        std::thread::spawn(move || {
+            say.send(std::fs::read_link("/proc/thread-self").unwrap())
+                .unwrap();
+            futex::wait(&sleepy, 2 | SLEEPERS, None);
+            saying.send(std::path::PathBuf::new()).unwrap();
+        });
+        let stat = std::path::Path::new("/proc")
+            .join(heard.recv().unwrap())
+            .join("stat");
+        let is_asleep = || {
+            let stat = std::fs::read_to_string(&stat).unwrap_or_default();
+            stat.rsplit(") ").next().is_some_and(|s| s.starts_with('S'))
+        };
+        while !is_asleep() {
+            std::thread::yield_now();
+        }
+        // a waker that has looked for sleepers before, and found none
+        Gate(&word).close(2 | SLEEPERS);
+        assert_eq!(word.load(Ordering::Relaxed), 2);
+        heard
+            .recv_timeout(Duration::from_secs(30))
+            .expect("it sleeps on, and nobody knows");
     }
 
     #[test]
