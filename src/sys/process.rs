@@ -1,7 +1,12 @@
 //! Who a process is, in a way that survives the reuse of its pid.
 
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::{fs, io};
+
+use nix::errno::Errno;
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
 
 /// Pid and start time: together they name one process of this boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -21,7 +26,8 @@ impl Identity {
     /// The same, or why the start time cannot be read.
     pub(crate) fn read_own() -> io::Result<Self> {
         let pid = std::process::id();
-        let started = start_time(pid)?.ok_or(io::ErrorKind::NotFound)?;
+        // WHY NOT by number: where `/proc` is that of another pid namespace, the number is another process's there
+        let (_, started) = stat_of("self")?.ok_or(io::ErrorKind::NotFound)?;
         Ok(Self { pid, started })
     }
 
@@ -31,8 +37,8 @@ impl Identity {
         Some(Self { pid, started })
     }
 
-    /// Whether that very process still runs (a zombie does not). One that cannot be looked at, for want of a descriptor or of memory,
-    /// does: what is taken from a living process because it was thought dead is a cell or a lease in two hands.
+    /// Whether that very process still runs (a zombie does not). One that cannot be looked at, for want of a descriptor or of memory, or since
+    /// `/proc` does not show it, does: what is taken from a living process because it was thought dead is a cell or a lease in two hands.
     pub(crate) fn is_alive(self) -> bool {
         match start_time(self.pid) {
             Ok(Some(started)) => self.started == 0 || started == self.started,
@@ -56,16 +62,30 @@ pub(crate) fn is_our_space(other: u32) -> bool {
 /// Field 22 of `/proc/PID/stat`; `None` for a process that is gone or a zombie. One whose first thread ended by `pthread_exit` looks like
 /// a zombie, too, but has other threads left, and lives.
 fn start_time(pid: u32) -> io::Result<Option<u64>> {
-    const ESRCH: i32 = nix::errno::Errno::ESRCH as i32;
-    let stat = match fs::read(format!("/proc/{pid}/stat")) {
-        Ok(stat) => stat,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+    // not so where `/proc` is that of another pid namespace: the number is another process's there
+    let is_ours = fs::read_link("/proc/self")
+        .is_ok_and(|own| own.as_path() == Path::new(&std::process::id().to_string()));
+    if is_ours && let Some((gone, started)) = stat_of(&pid.to_string())? {
+        return Ok((!gone).then_some(started));
+    }
+    // WHY NOT believe that: `/proc` may hide whom it has, by `hidepid`, or be out of reach since a `chroot`
+    match i32::try_from(pid) {
+        Ok(number) if number > 0 && kill(Pid::from_raw(number), None) != Err(Errno::ESRCH) => {
+            Err(io::ErrorKind::PermissionDenied.into())
+        }
+        _ => Ok(None),
+    }
+}
+
+/// What `/proc` says of the process that it calls so; `None` if it has none.
+fn stat_of(name: &str) -> io::Result<Option<(bool, u64)>> {
+    match fs::read(format!("/proc/{name}/stat")) {
+        Ok(stat) => Ok(Some(look(&stat).ok_or(io::ErrorKind::InvalidData)?)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         // it went between the opening and the reading
-        Err(error) if error.raw_os_error() == Some(ESRCH) => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    let (gone, started) = look(&stat).ok_or(io::ErrorKind::InvalidData)?;
-    Ok((!gone).then_some(started))
+        Err(error) if error.raw_os_error() == Some(Errno::ESRCH as i32) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Whether the process is gone or a zombie, and when it started.

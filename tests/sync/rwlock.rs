@@ -220,6 +220,35 @@ fn a_dead_reader_is_passed_over() {
     }
 }
 
+/// A process that could not see `/proc` any more took all others for dead: it wrote what they were reading.
+#[test]
+fn nobody_is_dead_because_proc_is_out_of_sight() {
+    if let Some((_, name)) = role() {
+        let lock = RwLock::<[u64; 2]>::open(&name).unwrap();
+        drop(lock.read().unwrap());
+        let empty = std::env::temp_dir().join(&name);
+        std::fs::create_dir(&empty).unwrap();
+        let jailed = std::os::unix::fs::chroot(&empty);
+        say(match (jailed, lock.write_timeout(SHORT)) {
+            (Err(_), _) => "free",
+            (Ok(()), Ok(_)) => "wrote",
+            (Ok(()), Err(error)) if error.kind() == ErrorKind::Timeout => "waited",
+            (Ok(()), Err(_)) => "failed",
+        });
+        return;
+    }
+    let name = Name::new();
+    let lock = RwLock::create(&name, [7_u64; 2]).unwrap();
+    let guard = lock.read().unwrap();
+    let test = "rwlock::nobody_is_dead_because_proc_is_out_of_sight";
+    let mut kid = Kid::new(test, "jailed", &name);
+    let said = kid.hear();
+    drop(std::fs::remove_dir(std::env::temp_dir().join(&*name)));
+    // only root may go where `/proc` is not
+    assert!(said == "waited" || said == "free", "{said}");
+    drop(guard);
+}
+
 #[test]
 fn who_comes_after_a_dead_writer_is_told_reader_or_writer() {
     if holding_child() {
