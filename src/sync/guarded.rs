@@ -32,7 +32,7 @@ pub(crate) struct Guarded<T: ?Sized, L> {
     data: NonNull<T>,
     /// Generation of the process that may use it.
     born: u64,
-    /// Whether a guard for writing is out. Still so at drop means that it was leaked, see there.
+    /// Whether a guard is out that libc lists among its thread's locks. Still so at drop means that it was leaked, see there.
     out: AtomicBool,
     /// Whoever holds the object for us: a segment, a cell.
     keep: ManuallyDrop<Arc<dyn Keeper>>,
@@ -288,6 +288,10 @@ impl<T: ?Sized, L: RawRwLock> Guarded<T, L> {
         }
         let (outcome, token) = lock.acquire_shared(wait);
         let died = self::outcome(outcome)?;
+        if lock.is_listed(token) {
+            // ORDERING: Relaxed, as in `lock`.
+            self.out.store(true, Ordering::Relaxed);
+        }
         let guard = ReadGuard {
             of: self,
             token,
@@ -403,6 +407,10 @@ impl<T: ?Sized, L: RawRwLock> Deref for ReadGuard<'_, T, L> {
 impl<T: ?Sized, L: RawRwLock> Drop for ReadGuard<'_, T, L> {
     fn drop(&mut self) {
         if let Some(lock) = own_lock(self.of) {
+            if lock.is_listed(self.token) {
+                // ORDERING: Relaxed, as for `Guard`.
+                self.of.out.store(false, Ordering::Relaxed);
+            }
             // SAFETY: the guard was made with the token when the lock was taken, stays on its thread, and is dropped once.
             unsafe { lock.release_shared(self.token) };
         }

@@ -69,6 +69,11 @@ pub(crate) unsafe trait SharedLock: Lock {
     /// Takes the lock together with other readers. What comes with the outcome goes to `release_shared`.
     fn acquire_shared(&self, wait: Wait) -> (Outcome, usize);
 
+    /// Whether libc lists what came with `token` among the locks of this thread: then the lock's words stay mapped while it is held.
+    fn is_listed(&self, _token: usize) -> bool {
+        false
+    }
+
     /// Gives it back.
     ///
     /// # Safety

@@ -309,6 +309,11 @@ unsafe impl SharedLock for RobustRwLock {
     }
 
     #[inline]
+    fn is_listed(&self, token: usize) -> bool {
+        token == MUTEX
+    }
+
+    #[inline]
     unsafe fn release_shared(&self, token: usize) {
         if token == MUTEX {
             self.release_mutex();

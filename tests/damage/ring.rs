@@ -64,7 +64,7 @@ fn use_ring(ring: &Ring<u64>, what: u8) -> u32 {
         _ if what > 250 => check(ring.close()),
         _ => check(
             ring.try_lease()
-                .and_then(|lease| lease.map_or(Ok(()), multiproc::Lease::ack)),
+                .and_then(|lease| lease.map_or(Ok(()), multiproc::RingLease::ack)),
         ),
     }
 }

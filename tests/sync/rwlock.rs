@@ -1,5 +1,6 @@
 //! Reader-writer locks.
 
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -115,6 +116,40 @@ fn more_readers_than_entries_take_turns() {
     });
     *lock.write_timeout(LONG).unwrap() += 1;
     assert!((129..=READERS).contains(&most.into_inner()));
+}
+
+/// Who finds no entry reads with the mutex in its hands, which libc lists among the locks of the thread. If such a guard was leaked, the lock was
+/// unmapped with its last handle all the same, and the next lock of that thread wrote where it had been.
+#[test]
+fn a_leaked_guard_of_one_reader_too_many_is_no_trap() {
+    let lock = RwLock::new([7_u64; 1000]).unwrap();
+    let (full, over) = (Barrier::new(129), Barrier::new(130));
+    std::thread::scope(|scope| {
+        let (full, over) = (&full, &over);
+        for _ in 0..128 {
+            let lock = lock.clone();
+            scope.spawn(move || {
+                let guard = lock.read().unwrap();
+                full.wait();
+                over.wait();
+                drop(guard);
+                drop(lock);
+                over.wait();
+            });
+        }
+        full.wait();
+        scope.spawn(move || {
+            let _leaked = std::mem::ManuallyDrop::new(lock.read().unwrap());
+            over.wait();
+            drop(lock);
+            over.wait();
+            let value = Value::new(1_u64).unwrap();
+            *value.lock().unwrap() += 1;
+            assert_eq!(value.get().unwrap(), 2);
+        });
+        over.wait();
+        over.wait();
+    });
 }
 
 #[test]
