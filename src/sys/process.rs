@@ -48,12 +48,22 @@ impl Identity {
     }
 }
 
-/// The pid namespace in which this process knows others by number, as the kernel numbers namespaces; 0 if it does not say.
+/// The world in which this process knows others by pid and start time: its pid namespace, as the kernel numbers namespaces, and with it the
+/// time namespace, whose clock start times are told by; 0 if the kernel does not say.
 pub(crate) fn space() -> u32 {
-    fs::metadata("/proc/self/ns/pid").map_or(0, |found| found.ino() as u32)
+    /// That of a machine that has made no other, as the kernel numbers it.
+    const FIRST_TIME: u32 = 0xEFFF_FFFA;
+    let number =
+        |of: &str| fs::metadata(format!("/proc/self/ns/{of}")).map(|found| found.ino() as u32);
+    match (number("pid"), number("time")) {
+        (Ok(pid), Ok(time)) => pid ^ time ^ FIRST_TIME,
+        // it has no others (Linux before 5.6)
+        (Ok(pid), Err(_)) => pid,
+        (Err(_), _) => 0,
+    }
 }
 
-/// Whether pids of the namespace `other` mean here what they mean there, as far as can be told.
+/// Whether pids and start times of the world `other` mean here what they mean there, as far as can be told.
 pub(crate) fn is_our_space(other: u32) -> bool {
     let own = space();
     own == other || own == 0 || other == 0

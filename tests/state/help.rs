@@ -77,8 +77,17 @@ pub(crate) struct Kid {
 impl Kid {
     /// Runs the test `test` (its whole path) of this binary in `role`.
     pub(crate) fn new(test: &str, role: &str, name: &str) -> Self {
+        Self::under(&[], test, role, name)
+    }
+
+    /// The same, started by the command `words`.
+    pub(crate) fn under(words: &[&str], test: &str, role: &str, name: &str) -> Self {
         assert!(self::role().is_none(), "a child has no children");
-        let mut child = Command::new(std::env::current_exe().unwrap())
+        let own = std::env::current_exe().unwrap();
+        let mut words: Vec<_> = words.iter().map(std::ffi::OsStr::new).collect();
+        words.push(own.as_os_str());
+        let mut child = Command::new(words[0])
+            .args(&words[1..])
             .args([test, "--exact", "--nocapture", "--test-threads=1"])
             .env(ROLE, role)
             .env(NAME, name)

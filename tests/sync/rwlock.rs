@@ -255,6 +255,33 @@ fn a_dead_reader_is_passed_over() {
     }
 }
 
+/// A process in another time namespace is told another start time of each process, so it took all others for dead: it wrote what they were
+/// reading.
+#[test]
+fn nobody_is_dead_because_a_clock_is_another() {
+    if let Some((_, name)) = role() {
+        let lock = RwLock::<[u64; 2]>::open(&name).unwrap();
+        let wrote = lock.write_timeout(SHORT).is_ok();
+        say(if wrote { "wrote" } else { "waited" });
+        return;
+    }
+    let other_clock = ["unshare", "--time", "--boottime", "100000"];
+    let tried = std::process::Command::new(other_clock[0])
+        .args(&other_clock[1..])
+        .arg("true")
+        .status();
+    if !tried.is_ok_and(|status| status.success()) {
+        return; // there are none, or they are not for everybody
+    }
+    let name = Name::new();
+    let lock = RwLock::create(&name, [7_u64; 2]).unwrap();
+    let guard = lock.read().unwrap();
+    let test = "rwlock::nobody_is_dead_because_a_clock_is_another";
+    let mut kid = Kid::under(&other_clock, test, "late", &name);
+    assert_eq!(kid.hear(), "waited");
+    drop(guard);
+}
+
 /// A process that could not see `/proc` any more took all others for dead: it wrote what they were reading.
 #[test]
 fn nobody_is_dead_because_proc_is_out_of_sight() {
