@@ -91,6 +91,9 @@ pub(crate) unsafe trait SharedLock: Lock {
 ///
 /// What it rests on: libc keeps a list of held locks through the lock's own words, so a process that writes garbage over a lock while
 /// this process holds it can crash this process. Only the type of the lock is checked, when it is attached.
+///
+/// libc tells threads apart by their numbers: a thread of another pid namespace than the owner's that has the owner's number is told
+/// `Deadlock` where it should wait.
 pub struct RobustMutex(pthread::Mutex);
 
 impl RawLock for RobustMutex {}

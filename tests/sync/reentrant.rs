@@ -132,6 +132,45 @@ fn the_death_of_its_owner_is_told_until_somebody_recovers() {
     assert!(is_free(&lock));
 }
 
+/// libc tells threads apart by their numbers, and the same number is another thread's in another pid namespace: there the lock was held twice.
+#[test]
+fn a_thread_of_the_same_number_in_another_pid_namespace_is_another() {
+    if let Some((role, name)) = role() {
+        let lock = ReentrantLock::open(&name).unwrap();
+        let got = lock.lock_timeout(SHORT);
+        say(match &got {
+            Ok(_) => "has it",
+            Err(_) => "has it not",
+        });
+        let again = lock.try_lock();
+        assert_eq!(again.is_ok(), role == "first");
+        wait_for_go();
+        return;
+    }
+    // of two children alike the threads have the same numbers
+    let apart = ["unshare", "--pid", "--fork", "--kill-child"];
+    let tried = std::process::Command::new(apart[0])
+        .args(&apart[1..])
+        .arg("true")
+        .status();
+    if !tried.is_ok_and(|status| status.success()) {
+        return; // not for everybody
+    }
+    let name = Name::new();
+    let lock = ReentrantLock::create(&name).unwrap();
+    let test = "reentrant::a_thread_of_the_same_number_in_another_pid_namespace_is_another";
+    let mut first = Kid::under(&apart, test, "first", &name);
+    assert_eq!(first.hear(), "has it");
+    let mut second = Kid::under(&apart, test, "second", &name);
+    assert_eq!(second.hear(), "has it not");
+    assert_eq!(lock.try_lock().unwrap_err().kind(), ErrorKind::WouldBlock);
+    for mut kid in [second, first] {
+        kid.go();
+        assert!(kid.finish());
+    }
+    assert!(lock.try_lock().is_ok());
+}
+
 #[test]
 fn it_is_told_from_other_things_by_its_kind() {
     let name = Name::new();
