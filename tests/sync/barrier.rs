@@ -263,6 +263,29 @@ fn it_breaks_when_one_that_takes_part_dies() {
     }
 }
 
+/// The workers of an idle pool end as programs do, so they leave a barrier that the context of their last call has in it: were they killed as
+/// they are, it would break for those who meet at it afterwards.
+#[test]
+fn a_pool_that_has_done_its_part_and_is_dropped_breaks_nothing() {
+    let barrier = Barrier::new(2).unwrap();
+    for _ in 0..5 {
+        let pool = Pool::with_workers(2).unwrap();
+        let met = pool
+            .chunk_size(1)
+            .map_with(&barrier, |barrier, _: u32| barrier.wait().is_ok(), 0..2)
+            .unwrap();
+        assert_eq!(met, [true, true]);
+        drop(pool);
+        std::thread::scope(|scope| {
+            let other = scope.spawn(|| barrier.wait_timeout(LONG));
+            until("it waits", || barrier.waiting().unwrap() == 1);
+            std::thread::sleep(Duration::from_millis(250));
+            barrier.wait_timeout(LONG).unwrap();
+            other.join().unwrap().unwrap();
+        });
+    }
+}
+
 /// Killed anywhere around a pass: the others pass or are told, together.
 #[test]
 fn a_process_killed_anywhere_leaves_nobody_waiting() {
