@@ -28,7 +28,8 @@ use crate::sys::clock::Wait;
 /// A waiter that is killed takes no notification with it: what was meant for it goes to the next, at once or within a tenth of a second.
 /// That may wake somebody without cause. A notifier that is killed has notified some of those it was to notify, and they go on. What a
 /// dead process left of the data is told by the lock: `wait` takes the lock again as [`lock`](crate::Value::lock) does, and returns
-/// [`OwnerDied`](LockError::OwnerDied) with the guard.
+/// [`OwnerDied`](LockError::OwnerDied) with the guard. A process in another pid namespace than the creator's cannot be judged: a notification
+/// that it had when it died is lost.
 ///
 /// # Examples
 ///

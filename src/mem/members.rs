@@ -12,9 +12,9 @@
 //! **A place is freed only after what its number owned was put right**, and by one process at a time (the object's lock): so no word ever
 //! names a later owner of the same number. A process killed between the two steps leaves a dead name, to be put right again.
 //!
-//! A name is pid and start time: together they mean one process of this boot, in one pid namespace. A process of another namespace than
-//! the segment's creator marks its name as foreign; nobody can judge it, nor can it judge others. What such a process leaves when it is
-//! killed stays as it is.
+//! A name is pid and start time: together they mean one process of this boot, in one pid namespace and by the clock of one time namespace. A
+//! process of another of either than the segment's creator marks its name as foreign; nobody can judge it, nor can it judge others. What
+//! such a process leaves when it is killed stays as it is.
 
 use std::ops::Deref;
 
