@@ -476,9 +476,10 @@ impl Parsed {
             lock: self.u32(LOCK_AT + 56),
         };
         let room = data_at.checked_sub(HEADER_LEN as u64);
-        let data_len = match kind.is_woven() {
-            true => Some(0),
-            false => shape.size.checked_mul(shape.count),
+        let data_len = if kind.is_woven() {
+            Some(0)
+        } else {
+            shape.size.checked_mul(shape.count)
         };
         let fits = data_len
             .and_then(|len| len.checked_add(data_at))

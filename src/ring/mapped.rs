@@ -16,8 +16,6 @@ pub(crate) struct Mapped {
     tail: Placed<Padded<[AtomicU64; 2]>>,
     cells: Placed<[AtomicU64]>,
     words: Placed<[AtomicU64]>,
-    /// Offset of the first entry.
-    words_at: usize,
 }
 
 impl Mapped {
@@ -43,7 +41,6 @@ impl Mapped {
             tail: region.at(offset + APART)?,
             cells: region.slice(offset + 2 * APART, plan.cells())?,
             words: region.slice(words_at, plan.words())?,
-            words_at,
         })
     }
 
@@ -60,10 +57,5 @@ impl Mapped {
             cells: &self.cells,
             words: &self.words,
         }
-    }
-
-    /// Offset in the region of the payload of `entry`, 8-aligned, for who moves it as bytes.
-    pub(crate) fn payload_at(&self, entry: u32) -> usize {
-        self.words_at + self.plan.payload_at(entry) * 8
     }
 }

@@ -4,6 +4,7 @@
     unsafe_code,
     reason = "the files under test implement and call what is unsafe where memory is mapped"
 )]
+#![allow(clippy::unused_self, reason = "methods of what is mapped elsewhere")]
 
 #[path = "../../src/mem/arena.rs"]
 pub(crate) mod arena;
