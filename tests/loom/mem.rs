@@ -82,6 +82,7 @@ pub(crate) mod place {
     #[derive(Clone, Debug)]
     pub(crate) struct Region(Arc<dyn Any + Send + Sync>);
 
+    #[allow(clippy::unused_self, reason = "as the original has it")]
     impl Region {
         pub(crate) unsafe fn new(
             _: NonNull<u8>,
