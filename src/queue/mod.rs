@@ -18,7 +18,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use self::core::Core;
 use self::traffic::OnDeath;
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::handle::{self, Hold};
 use crate::sys::clock::Wait;
 
@@ -305,9 +305,13 @@ impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
         Ok(Some(Lease::new(held, value)))
     }
 
-    /// The messages until the queue is closed and empty. Each step is a [`get`](Self::get); an error of one does not end it.
+    /// The messages until the queue is closed and empty. Each step is a [`get`](Self::get); an error of one does not end it, but for
+    /// `Forked`.
     pub fn iter(&self) -> Iter<'_, T> {
-        Iter { queue: self }
+        Iter {
+            queue: self,
+            ended: false,
+        }
     }
 }
 
@@ -422,16 +426,21 @@ impl<T> Queue<T> {
 /// The messages of a queue until it is closed and empty. See [`Queue::iter`].
 pub struct Iter<'a, T> {
     queue: &'a Queue<T>,
+    ended: bool,
 }
 
 impl<T: Serialize + DeserializeOwned + 'static> Iterator for Iter<'_, T> {
     type Item = Result<T>;
 
     fn next(&mut self) -> Option<Result<T>> {
-        match self.queue.get() {
-            Err(error) if error.kind() == ErrorKind::Closed => None,
-            got => Some(got),
+        if self.ended {
+            return None;
         }
+        let got = self.queue.get();
+        let kind = got.as_ref().err().map(Error::kind);
+        // in a forked child it would say so for ever
+        self.ended = matches!(kind, Some(ErrorKind::Closed | ErrorKind::Forked));
+        (kind != Some(ErrorKind::Closed)).then_some(got)
     }
 }
 

@@ -19,20 +19,19 @@ use super::{Segment, registry};
 use crate::error::{Error, ErrorKind, Result};
 use crate::mem::lanes::{self, LANES, Lanes};
 use crate::mem::layout::{CELL_DATA_AT, CellHead, HEADER_LEN, SegmentId};
-use crate::mem::members::Name;
+use crate::mem::members::Witness;
 use crate::mem::place::{OutOfRegion, Placed};
 use crate::mem::shape::Shape;
 use crate::mem::spot::{Keeper, Spot};
 use crate::sys::lease::Holder;
-use crate::sys::process::Identity;
-use crate::sys::{fork, memfd};
+use crate::sys::{fork, memfd, process};
 
 /// One memory file of equal cells, as this process uses it.
 pub(crate) struct Slab {
     segment: Arc<Segment>,
     lanes: Lanes,
     lane: usize,
-    me: Name,
+    witness: Witness,
     cell_len: usize,
     cells_at: usize,
     cells: usize,
@@ -91,25 +90,12 @@ pub(crate) struct Cell {
     shape: Shape,
 }
 
-fn own_name() -> Result<Name> {
-    let own = Identity::read_own().map_err(|error| {
+/// How this process is called in a slab whose creator lives in `space`, and whom it can judge there.
+fn witness(space: u32) -> Result<Witness> {
+    Witness::new(space).map_err(|error| {
         let tried = "cannot share small values: cannot read in /proc when this process started";
         Error::os(tried, error)
-    })?;
-    Name::new(own.pid, own.started).ok_or_else(|| {
-        Error::new(
-            ErrorKind::Os,
-            format!("cannot share small values: process {} started at {}, which this build has no room for", own.pid, own.started),
-        )
     })
-}
-
-fn is_alive(name: Name) -> bool {
-    Identity {
-        pid: name.pid(),
-        started: name.started(),
-    }
-    .is_alive()
 }
 
 fn outside(error: OutOfRegion) -> Error {
@@ -121,7 +107,7 @@ impl Slab {
         let lanes_len = lanes::len_for(cells);
         let shape = Shape::slab(cell_len, cells, lanes_len);
         let (lanes_at, cells_at) = places(lanes_len);
-        let me = own_name()?;
+        let witness = witness(process::space())?;
         let busy = [
             (0, (lanes_at + lanes::busy_len_for(cells)) as u64),
             (cells_at as u64, (cells * cell_len) as u64),
@@ -129,7 +115,7 @@ impl Slab {
         let segment = anonymous::create_raw(shape, &busy, |region| {
             let lanes = Lanes::place(region, lanes_at, cells).map_err(outside)?;
             // the first of all lanes, free by construction
-            lanes.claim(me, |_| true);
+            lanes.claim(witness.me, |_| true);
             Ok(())
         })?;
         let lanes = Lanes::place(segment.region(), lanes_at, cells).map_err(outside)?;
@@ -139,7 +125,7 @@ impl Slab {
             segment,
             lanes,
             lane: 0,
-            me,
+            witness,
             cell_len,
             cells_at,
             cells,
@@ -173,8 +159,9 @@ impl Slab {
             return Err(bad("its cells do not fit into it"));
         }
         let lanes = Lanes::place(segment.region(), lanes_at, cells).map_err(outside)?;
-        let me = own_name()?;
-        let lane = lanes.claim(me, is_alive).ok_or_else(|| {
+        let witness = witness(segment.space()?)?;
+        let may_live = |name| !witness.saw_dead(name);
+        let lane = lanes.claim(witness.me, may_live).ok_or_else(|| {
             Error::new(
                 ErrorKind::OutOfMemory,
                 format!("cannot use a small shared value: {LANES} processes hold values of this kind from one process already"),
@@ -187,7 +174,7 @@ impl Slab {
             bits_len as u64,
         );
         if let Err(error) = reserved {
-            lanes.release(lane, me);
+            lanes.release(lane, witness.me);
             return Err(Error::os("cannot reserve memory for a slab", error));
         }
         fork::watch();
@@ -195,7 +182,7 @@ impl Slab {
             segment,
             lanes,
             lane,
-            me,
+            witness,
             cell_len,
             cells_at,
             cells,
@@ -258,7 +245,8 @@ impl Slab {
     /// Lists the cells that nobody holds any more, those of dead processes among them. Returns how many are listed.
     pub(super) fn sweep(&self) -> usize {
         let mut local = self.local();
-        self.lanes.clean(self.me, is_alive);
+        let may_live = |name| !self.witness.saw_dead(name);
+        self.lanes.clean(self.witness.me, may_live);
         self.lanes.sweep(|cell| local.list(cell));
         local.free.len()
     }
@@ -325,7 +313,7 @@ impl Drop for Slab {
     fn drop(&mut self) {
         if self.born == fork::generation() {
             // no cell is left: each would keep the slab
-            self.lanes.release(self.lane, self.me);
+            self.lanes.release(self.lane, self.witness.me);
         }
     }
 }
