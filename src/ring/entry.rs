@@ -116,7 +116,7 @@ impl Hint {
     }
 
     /// Whether this hint means `generation` of its entry, as far as its 20 bits tell. An alias, 2^20 uses of one entry apart, can at worst lead
-    /// to an item that is whole and waits: it is taken before its time, no more.
+    /// to an item that is whole and waits, in the ring or for room in it: it is taken before its time, no more.
     pub(super) fn means(self, generation: u32) -> bool {
         self.generation == generation & low(GENERATION_BITS) as u32
     }

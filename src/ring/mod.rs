@@ -29,6 +29,7 @@ pub(crate) mod blocks;
 pub(crate) mod claim;
 mod close;
 pub(crate) mod entry;
+mod hand;
 mod in_hand;
 pub(crate) mod line;
 pub(crate) mod mapped;

@@ -9,7 +9,7 @@
 //! |---|---|---|---|
 //! | `Free(g)` | - | a producer: `Writing(me, g + 1)`, by a compare-and-swap | nothing |
 //! | `Writing(p, g)` | p | p: `Ready(p, g)` once the payload is whole, or `Free(g)`, by stores | nothing was pushed: recovery frees it and counts it |
-//! | `Ready(p, g)` | p | a consumer that found its hint: `Claimed(me, g)`, by a compare-and-swap; p, which got no cell for it: `Free(g)` | with a hint in the ring: pushed, stays. Without: not pushed, recovery frees it; but one that was delivered before gets its hint |
+//! | `Ready(p, g)` | p | a consumer that found its hint: `Claimed(me, g)`, by a compare-and-swap; p, which got no cell for it: `Writing(p, g)` again, by a compare-and-swap | with a hint in the ring: pushed, stays. Without: not pushed, recovery frees it; but one that was delivered before gets its hint |
 //! | `Claimed(q, g)` | q | q: `Free(g)` when it is done with it, or `Ready(q, g + 1)`, redelivered once more, to give it back; by stores | recovery gives it back: `Ready(recoverer, g + 1)` |
 //!
 //! **Cells** hold hints. A producer writes its hint over an older turn by a compare-and-swap: **that is the push**. A consumer's swap of
@@ -42,6 +42,7 @@
 //! that is swapped after Friedman et al., "A persistent lock-free queue for non-volatile memory" (PPoPP 2018).
 
 use super::entry::{Age, Entry, Hint, Stage};
+pub(crate) use super::hand::Hand;
 pub(crate) use super::plan::Plan;
 use crate::primitive::{AtomicU64, Ordering};
 
@@ -61,41 +62,6 @@ pub(crate) struct Mpmc<'a> {
     pub(crate) cells: &'a [AtomicU64],
     /// As many as the plan has words.
     pub(crate) words: &'a [AtomicU64],
-}
-
-/// One member's private side. Threads of a process may share it.
-///
-/// Who writes over a cell lets others find the raised head and tail by that, also if another thread of his raised them: so what is noted here of
-/// them is stored with Release and read with Acquire.
-#[derive(Debug)]
-pub(crate) struct Hand {
-    me: u16,
-    /// A position whose predecessors are dead: where it claims next.
-    next: AtomicU64,
-    /// Head and tail, as this member saw or raised them last.
-    head: AtomicU64,
-    tail: AtomicU64,
-    /// Where it looks for a free entry next.
-    cursor: AtomicU64,
-}
-
-impl Hand {
-    /// For member `me` of `members`.
-    pub(crate) fn new(plan: &Plan, me: u16, members: usize) -> Self {
-        // each begins elsewhere, so that they do not look for the same entries
-        let first = u64::from(plan.entries) * u64::from(me) / (members as u64).max(1);
-        Self {
-            me,
-            next: AtomicU64::new(0),
-            head: AtomicU64::new(0),
-            tail: AtomicU64::new(0),
-            cursor: AtomicU64::new(first % u64::from(plan.entries)),
-        }
-    }
-
-    pub(crate) fn me(&self) -> u16 {
-        self.me
-    }
 }
 
 /// An entry that is this member's to write: see [`Mpmc::publish`] and [`Mpmc::abandon`].
@@ -245,10 +211,33 @@ impl<'a> Mpmc<'a> {
             .ok_or(OUTSIDE)?
             .store(ready.pack(), Ordering::Release);
         let item = Hint::new(entry, weight, generation);
-        Ok(match self.link(hand, item, self.plan.capacity, true)? {
-            Linked::Done => Published::Done,
-            Linked::Full => Published::Full(Reserved { entry, generation }),
-            Linked::Closed => Published::Closed(Reserved { entry, generation }),
+        let linked = self.link(hand, item, self.plan.capacity, true)?;
+        if linked == Linked::Done || !self.withdraw(entry, ready) {
+            return Ok(Published::Done);
+        }
+        let reserved = Reserved { entry, generation };
+        Ok(match linked {
+            Linked::Closed => Published::Closed(reserved),
+            _ => Published::Full(reserved),
+        })
+    }
+
+    /// Takes an entry back that got no place in the ring. False if somebody has it all the same, by a hint of 2^20 uses ago that he had read
+    /// before he was stopped: then it was pushed and popped.
+    fn withdraw(&self, entry: u32, ready: Entry) -> bool {
+        let writing = Entry {
+            stage: Stage::Writing,
+            ..ready
+        };
+        // ORDERING: Relaxed; nothing is handed over to anybody else.
+        self.word(entry).is_some_and(|word| {
+            word.compare_exchange(
+                ready.pack(),
+                writing.pack(),
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            )
+            .is_ok()
         })
     }
 

@@ -490,3 +490,27 @@ fn a_ring_that_is_never_empty_never_says_so() {
         assert_eq!(found.unwrap(), None);
     });
 }
+
+/// An entry that waited for room was READY, so that who had read a hint of 2^20 uses ago could claim it; then its producer gave it back, or
+/// pushed it once more, and it was there twice.
+#[test]
+fn what_finds_no_room_is_its_producers_alone_again() {
+    let memory = Memory::new(1, 2);
+    let (ring, hand) = (memory.ring(), memory.hand(0));
+    assert!(push(ring, &hand, 1));
+    // not by `reserve`, which sees that there is no room
+    let reserved = ring.reserve_entry(&hand).unwrap().unwrap();
+    let Ok(Published::Full(reserved)) = ring.publish(&hand, reserved, 1) else {
+        panic!("there was room");
+    };
+    assert_eq!(memory.stages()[reserved.entry as usize], Stage::Writing);
+    let (_, first) = take(ring, &hand).unwrap();
+    ring.ack(first);
+    assert!(matches!(
+        ring.publish(&hand, reserved, 1),
+        Ok(Published::Done)
+    ));
+    let (_, second) = take(ring, &hand).unwrap();
+    ring.ack(second);
+    assert!(memory.all_free());
+}
