@@ -66,6 +66,7 @@ fn main() -> multiproc::Result<()> {
         .status();
     if !status.is_ok_and(|status| status.success()) {
         eprintln!("numpy_reads_array: {python} did not do its part");
+        drop((pool, curve)); // takes the name away, which exit() would leave
         std::process::exit(1);
     }
     println!("rust:  the first point is {} now", curve.get(0)?);

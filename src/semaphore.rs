@@ -8,7 +8,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::handle::words::{Words, handle_to_words};
 use crate::mem::shape::Kind;
 use crate::sync::permits::PERMITS_MAX;
-use crate::sync::semaphore::{PLACES, SemaphoreWords};
+use crate::sync::semaphore::{Account, PLACES, SemaphoreWords};
 use crate::sys::clock::Wait;
 
 /// A number of permits that processes take and give back.
@@ -20,7 +20,7 @@ use crate::sys::clock::Wait;
 /// There are two ways to use one, which may be mixed:
 ///
 /// * [`acquire`](Self::acquire) and [`release`](Self::release), or the guard of [`access`](Self::access), for **resources**: what a process
-///   acquired is booked to it, whichever of its threads or handles did it.
+///   acquired is booked to it, and comes back if it is killed. A bare `acquire` gives no guard: it is for who releases by himself.
 /// * [`post`](Self::post) and [`wait`](Self::wait), for **signals**, with the semantics of POSIX: a permit posted is nobody's, and one waited
 ///   for is used up.
 ///
@@ -29,10 +29,13 @@ use crate::sys::clock::Wait;
 ///
 /// # When a process dies
 ///
-/// What it acquired and did not release comes back, as with `SEM_UNDO` of System V, and as well if it simply ends: noticed within a tenth of
-/// a second by whoever waits, and at once by who tries in vain or asks how many are left. At whatever instruction it is killed, no permit
-/// is lost or doubled. What it waited for by `wait` does not come back, and what it posted stays. A process in another pid namespace than
-/// the creator's cannot be judged: what it holds when it dies stays lost.
+/// What it acquired and did not release comes back, as with `SEM_UNDO` of System V: noticed within a tenth of a second by whoever waits, and at
+/// once by who tries in vain or asks how many are left. At whatever instruction it is killed, no permit is lost or doubled. Dead is also who
+/// ends with a live handle, by `exit` say; one that drops the handle first, as a function does that returns, leaves what it took taken, as in
+/// Python. What it waited for by `wait` does not come back, and what it posted stays. A process in another pid namespace than the creator's
+/// cannot be judged: what it holds when it dies stays lost.
+///
+/// So for two semaphores that count free and full places of a buffer, which one process takes and another gives, `wait` and `post` are right.
 ///
 /// # Examples
 ///
@@ -64,6 +67,18 @@ pub struct Semaphore {
 struct Core {
     words: Words<SemaphoreWords>,
     place: OnceLock<usize>,
+    account: Account,
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        let count = self.account.count();
+        if count > 0
+            && let (Some(place), Ok(words)) = (self.place.get(), self.words.get())
+        {
+            words.forget(*place, count);
+        }
+    }
 }
 
 impl From<Words<SemaphoreWords>> for Core {
@@ -71,6 +86,7 @@ impl From<Words<SemaphoreWords>> for Core {
         Self {
             words,
             place: OnceLock::new(),
+            account: Account::default(),
         }
     }
 }
@@ -113,6 +129,9 @@ impl Core {
             None
         };
         if words.take(wait, place, &self.words.witness()?) {
+            if booked {
+                self.account.more();
+            }
             return Ok(());
         }
         Err(match wait {
@@ -142,7 +161,11 @@ impl Core {
                 ErrorKind::OutOfBounds,
                 format!("cannot give a permit to semaphore {}: it has all that it may have; something is released twice, or was never acquired", self.words.hold()),
             )
-        })
+        })?;
+        if booked {
+            self.account.less();
+        }
+        Ok(())
     }
 }
 
@@ -235,7 +258,7 @@ impl Semaphore {
         Words::open_or_create(name, Kind::Semaphore, begin(permits, true)).map(Self::from_words)
     }
 
-    /// Takes a permit, and waits for one without end. It is this process's until it is released, or the process ends.
+    /// Takes a permit, and waits for one without end. It is this process's until it is released.
     ///
     /// # Errors
     ///
@@ -265,7 +288,7 @@ impl Semaphore {
     }
 
     /// Gives a permit back, and wakes one who waits. A process that holds none adds one, as in Python: to hand permits over from process to
-    /// process, use [`wait`](Self::wait) and [`post`](Self::post), or the one that acquired it gets it back when it ends, too.
+    /// process, use [`wait`](Self::wait) and [`post`](Self::post), or it comes back as well if the one that acquired it is killed.
     ///
     /// # Errors
     ///
@@ -352,7 +375,7 @@ impl Semaphore {
     }
 }
 
-/// A permit of a [`Semaphore`]; released when dropped, on whatever thread. One that is leaked comes back when the process ends.
+/// A permit of a [`Semaphore`]; released when dropped, on whatever thread. One that is leaked stays taken.
 #[derive(Debug)]
 #[must_use = "the permit is released when the guard is dropped"]
 pub struct SemaphoreGuard<'a> {

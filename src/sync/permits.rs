@@ -160,6 +160,25 @@ impl Permits<'_> {
         }
     }
 
+    /// Takes up to `count` permits off the account of the process at `place` without giving them back: they stay taken, and are nobody's.
+    pub(crate) fn forget(self, place: usize, mut count: u64) {
+        while count > 0 {
+            let word = self.settled();
+            let held = self.held_at(place);
+            if held == 0 {
+                return;
+            }
+            let (effect, done) = if count >= held {
+                (Effect::None, held)
+            } else {
+                (Effect::Less, 1)
+            };
+            if self.change(word, word & PERMIT_MASK, Some(place), effect) {
+                count -= done;
+            }
+        }
+    }
+
     /// Returns all that the process at `place` holds, if it is `gone` even after the word was read: then nobody has come in its place. How
     /// many those are.
     pub(crate) fn take_back(self, place: usize, limit: u64, gone: impl Fn() -> bool) -> u64 {

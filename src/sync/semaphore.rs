@@ -34,6 +34,30 @@ pub(crate) struct SemaphoreWords {
 // SAFETY: 1. atomics and arrays of them. 2. every bit pattern is valid. 3. nothing to drop.
 unsafe impl Shared for SemaphoreWords {}
 
+/// How many permits one handle has acquired and not released. Not shared with other processes.
+#[derive(Debug, Default)]
+pub(crate) struct Account(AtomicU64);
+
+// ORDERING: Relaxed in all of it: a number that the handle's end reads, which comes after all its uses.
+impl Account {
+    #[inline]
+    pub(crate) fn more(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One less, unless it was acquired through another handle.
+    #[inline]
+    pub(crate) fn less(&self) {
+        let _ = self
+            .0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
+    }
+
+    pub(crate) fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 impl SemaphoreWords {
     /// To begin with; at most `permits` at any time if it is bounded.
     pub(crate) fn begin(&self, permits: u64, bounded: bool) {
@@ -100,6 +124,11 @@ impl SemaphoreWords {
         self.permits().give(place, self.limit())?;
         Gate(&self.gate).open_one();
         Ok(())
+    }
+
+    /// A handle goes that has acquired `count` permits and not released them: they stay taken, and nobody's death brings them back.
+    pub(crate) fn forget(&self, place: usize, count: u64) {
+        self.permits().forget(place, count);
     }
 
     /// How many are left, with those of the dead.

@@ -144,7 +144,8 @@ fn a_permit_belongs_to_the_process_and_not_to_the_handle() {
 }
 
 #[test]
-fn what_a_process_holds_comes_back_when_it_ends_however_it_ends() {
+#[expect(clippy::exit, reason = "an end with a live handle")]
+fn what_a_process_holds_comes_back_unless_it_has_dropped_its_handle() {
     if let Some((role, name)) = role() {
         let semaphore = Semaphore::open(&name).unwrap();
         for _ in 0..3 {
@@ -152,30 +153,34 @@ fn what_a_process_holds_comes_back_when_it_ends_however_it_ends() {
         }
         semaphore.wait().unwrap();
         semaphore.release().unwrap();
-        // leaked on purpose: it is released all the same
+        // leaked on purpose
         let _kept = std::mem::ManuallyDrop::new(semaphore.access().unwrap());
         say("holds 3, has used 1");
         wait_for_go();
-        assert_eq!(role, "ends");
-        return;
+        if role == "returns" {
+            return;
+        }
+        assert_eq!(role, "exits");
+        std::process::exit(0);
     }
-    let test = "semaphore::what_a_process_holds_comes_back_when_it_ends_however_it_ends";
+    let test = "semaphore::what_a_process_holds_comes_back_unless_it_has_dropped_its_handle";
     let name = Name::new();
-    let semaphore = Semaphore::create(&name, 6).unwrap();
-    for left in [5, 4] {
-        let mut kid = Kid::new(test, if left == 5 { "ends" } else { "dies" }, &name);
+    let semaphore = Semaphore::create(&name, 10).unwrap();
+    // each uses one up
+    for (role, before, after) in [("exits", 6, 9), ("returns", 5, 5), ("is killed", 1, 4)] {
+        let mut kid = Kid::new(test, role, &name);
         kid.hear();
-        assert_eq!(semaphore.available().unwrap(), left - 3);
-        if left == 5 {
+        assert_eq!(semaphore.available().unwrap(), before);
+        if role == "is killed" {
+            kid.kill();
+        } else {
             kid.go();
             assert!(kid.finish());
-        } else {
-            kid.kill();
         }
-        assert_eq!(semaphore.available().unwrap(), left);
+        assert_eq!(semaphore.available().unwrap(), after, "{role}");
     }
     // and who waits for them gets them
-    let mut kid = Kid::new(test, "dies", &name);
+    let mut kid = Kid::new(test, "is killed", &name);
     kid.hear();
     assert!(is(semaphore.try_acquire(), ErrorKind::WouldBlock));
     std::thread::scope(|scope| {
@@ -241,7 +246,7 @@ fn no_permit_is_lost_or_doubled_by_processes_killed_anywhere() {
     assert!(is(semaphore.try_acquire(), ErrorKind::WouldBlock));
 }
 
-/// Each worker keeps what it acquired, and ends after its task.
+/// Each worker keeps what it acquired, and its handle, and ends after its task.
 #[test]
 fn what_workers_kept_comes_back_when_they_are_replaced() {
     let semaphore = Semaphore::new(4).unwrap();
@@ -250,7 +255,11 @@ fn what_workers_kept_comes_back_when_they_are_replaced() {
         .max_tasks_per_worker(1)
         .build()
         .unwrap();
-    let keep = |semaphore: &Semaphore, _: u32| semaphore.acquire_timeout(LONG).is_ok();
+    let keep = |semaphore: &Semaphore, _: u32| {
+        // a live handle at its end, or they would stay taken
+        let _alive = std::mem::ManuallyDrop::new(semaphore.clone());
+        semaphore.acquire_timeout(LONG).is_ok()
+    };
     let kept = pool.map_with(&semaphore, keep, 0..40).unwrap();
     assert!(kept.into_iter().all(|kept| kept));
     drop(pool);
@@ -322,4 +331,27 @@ proptest! {
         });
         prop_assert_eq!(semaphore.available().unwrap(), permits);
     }
+}
+
+/// Two semaphores as the free and the full places of a buffer came out with more permits than places when both processes had simply returned.
+#[test]
+fn a_bounded_buffer_of_two_semaphores_is_as_it_was_when_both_sides_have_returned() {
+    let (free, full) = (Semaphore::new(2).unwrap(), Semaphore::new(0).unwrap());
+    let pass = |(from, to): (Semaphore, Semaphore)| {
+        for _ in 0..10 {
+            from.acquire().unwrap();
+            to.release().unwrap();
+        }
+    };
+    let both = [
+        multiproc::Process::spawn(pass, (free.clone(), full.clone())).unwrap(),
+        multiproc::Process::spawn(pass, (full.clone(), free.clone())).unwrap(),
+    ];
+    for one in both {
+        one.join().unwrap();
+    }
+    assert_eq!(
+        (free.available().unwrap(), full.available().unwrap()),
+        (2, 0)
+    );
 }
