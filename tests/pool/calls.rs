@@ -76,7 +76,9 @@ fn empty_input_gives_an_empty_result() {
     assert_eq!(pool.map(square, []).unwrap(), []);
     assert_eq!(pool.imap(square, []).count(), 0);
     assert_eq!(pool.imap_unordered(square, []).count(), 0);
-    assert!(pool.map_async(square, []).unwrap().ready());
+    let none = pool.map_async(square, []).unwrap();
+    assert!(none.ready());
+    assert_eq!(none.get().unwrap(), []);
 }
 
 #[test]

@@ -118,10 +118,18 @@ fn a_panic_in_the_items_is_the_callers_and_the_pool_goes_on() {
         assert!(message(catch_unwind(AssertUnwindSafe(map))));
         for chunk in [1, 2, 4] {
             let pool = pool.chunk_size(chunk);
-            let imap = || pool.imap(square, Broken(0, at)).for_each(drop);
+            // what comes before is right, and nothing comes twice
+            let mut seen = Vec::new();
+            let imap = || seen.extend(pool.imap(square, Broken(0, at)).map(Result::unwrap));
             assert!(message(catch_unwind(AssertUnwindSafe(imap))));
-            let imap = || pool.imap_unordered(square, Broken(0, at)).for_each(drop);
+            assert!([0, 1, 4].starts_with(&seen), "{seen:?}");
+            let mut seen = Vec::new();
+            let all = || pool.imap_unordered(square, Broken(0, at));
+            let imap = || seen.extend(all().map(Result::unwrap));
             assert!(message(catch_unwind(AssertUnwindSafe(imap))));
+            let different: HashSet<u64> = seen.iter().copied().collect();
+            assert!(different.is_subset(&HashSet::from([0, 1, 4])), "{seen:?}");
+            assert_eq!(different.len(), seen.len());
         }
         assert_eq!(pool.map(square, 0..4).unwrap(), [0, 1, 4, 9]);
     }
@@ -131,16 +139,28 @@ fn a_panic_in_the_items_is_the_callers_and_the_pool_goes_on() {
 #[test]
 fn items_that_may_fail_are_taken_up_to_the_failure() {
     let pool = Pool::with_workers(2).unwrap();
-    for (chunk, fails_at) in [(1, 3), (2, 7), (4, 7)] {
+    for (chunk, fails_at, ordered) in [
+        (1, 0, true),
+        (1, 3, true),
+        (2, 7, true),
+        (4, 7, true),
+        (1, 0, false),
+        (4, 7, false),
+    ] {
         let mut failure = None;
         let items = (0..20_u64)
             .map(|x| if x == fails_at { Err("broken") } else { Ok(x) })
             .map_while(|item| item.map_err(|error| failure = Some(error)).ok());
-        let found: Vec<u64> = pool
-            .chunk_size(chunk)
-            .imap(square, items)
-            .map(Result::unwrap)
-            .collect();
+        let chunked = pool.chunk_size(chunk);
+        let found: multiproc::Result<Vec<u64>> = if ordered {
+            chunked.imap(square, items).collect()
+        } else {
+            chunked.imap_unordered(square, items).collect()
+        };
+        let mut found = found.unwrap();
+        if !ordered {
+            found.sort_unstable();
+        }
         // none of a chunk's items is lost, as the partial chunk is there
         assert_eq!(found, (0..fails_at).map(square).collect::<Vec<_>>());
         assert_eq!(failure, Some("broken"));
@@ -179,6 +199,58 @@ fn arguments_and_results_without_bytes_are_errors_and_cost_no_worker() {
     );
 }
 
+/// Can be written; cannot be read if it is thirteen.
+#[derive(Debug, PartialEq, serde::Serialize)]
+struct Unlucky(u64);
+
+impl<'de> serde::Deserialize<'de> for Unlucky {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        match u64::deserialize(from)? {
+            13 => Err(serde::de::Error::custom("not thirteen")),
+            number => Ok(Unlucky(number)),
+        }
+    }
+}
+
+/// In Python what cannot be unpickled ends the thread that hands out results: this `get()` and all later ones hang.
+#[test]
+fn what_cannot_be_decoded_is_the_error_of_that_item_alone() {
+    let pool = Pool::with_workers(2).unwrap();
+    let before = pool.worker_pids();
+    for chunk in [1, 3, 20] {
+        let pool = pool.chunk_size(chunk);
+        let results: Vec<_> = pool.imap(Unlucky, 0..20).collect();
+        let arguments: Vec<_> = pool.imap(|x: Unlucky| x, (0..20).map(Unlucky)).collect();
+        for found in [results, arguments] {
+            assert_eq!(found.len(), 20);
+            for (x, result) in (0..).zip(found) {
+                match result {
+                    Ok(value) => assert_eq!(value, Unlucky(x)),
+                    Err(error) => assert_eq!((x, error.kind()), (13, ErrorKind::Decode)),
+                }
+            }
+        }
+    }
+    let (sender, receiver) = channel();
+    let task = pool.apply_async(Unlucky, 13).unwrap();
+    task.on_done(move |result| sender.send(result.as_ref().unwrap_err().kind()).unwrap());
+    let heard = receiver.recv_timeout(Duration::from_secs(20));
+    assert_eq!(heard.unwrap(), ErrorKind::Decode);
+    assert_eq!(task.get().unwrap_err().kind(), ErrorKind::Decode);
+    assert_eq!(pool.apply(square, 3).unwrap(), 9);
+    assert_eq!(pool.worker_pids(), before);
+}
+
+/// CPython's pool was once bound to the 60 handles that Windows waits for.
+#[test]
+fn seventy_workers_share_a_thousand_numbers() {
+    let pool = Pool::with_workers(70).unwrap();
+    let pids: HashSet<u32> = pool.worker_pids().into_iter().collect();
+    assert_eq!(pids.len(), 70);
+    let sum: u64 = pool.map(square, 0..1000).unwrap().into_iter().sum();
+    assert_eq!(sum, 332_833_500);
+}
+
 #[test]
 fn a_pool_has_as_many_workers_as_it_was_asked_for() {
     let pool = Pool::with_workers(3).unwrap();
@@ -200,7 +272,7 @@ fn terminate_ends_ten_thousand_tasks_that_would_never_end() {
     assert_eq!(task.get().unwrap_err().kind(), ErrorKind::Cancelled);
 }
 
-/// A map tells of an error when all is done; large messages of several clog nothing.
+/// A map tells of an error when all is done, and of the first in the input, whichever came first; large messages of several clog nothing.
 #[test]
 fn a_map_that_fails_early_waits_for_the_rest() {
     let pool = Pool::with_workers(2).unwrap();
@@ -208,10 +280,14 @@ fn a_map_that_fails_early_waits_for_the_rest() {
         std::thread::sleep(Duration::from_millis(after));
         panic!("{after}{}", "x".repeat(1 << 20));
     };
-    let start = Instant::now();
-    let error = pool.chunk_size(1).map(fail, [0, 1000]).unwrap_err();
-    assert!(start.elapsed() > Duration::from_millis(900));
-    assert_eq!(error.panic().unwrap().message.len(), (1 << 20) + 1);
+    for (after, said) in [([0, 1000], "0x"), ([1000, 0], "1000x")] {
+        let start = Instant::now();
+        let error = pool.chunk_size(1).map(fail, after).unwrap_err();
+        assert!(start.elapsed() > Duration::from_millis(900));
+        let panic = error.panic().unwrap();
+        assert!(panic.message.starts_with(said));
+        assert_eq!(panic.message.len(), (1 << 20) + said.len() - 1);
+    }
     pool.close();
     pool.join().unwrap();
 }

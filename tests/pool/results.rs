@@ -15,7 +15,6 @@ fn slow(x: u64) -> u64 {
     x
 }
 
-/// Waits until the parent opens the gate: what a test needs of a task that takes long.
 #[test]
 fn after_close_work_is_refused_and_old_work_done() {
     let pool = Pool::with_workers(2).unwrap();
@@ -25,6 +24,8 @@ fn after_close_work_is_refused_and_old_work_done() {
     pool.close();
     pool.close();
     assert_eq!(pool.apply(square, 1).unwrap_err().kind(), ErrorKind::Closed);
+    let refused = pool.map_async(square, 0..3).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Closed);
     assert_eq!(
         pool.imap(square, 0..3).next().unwrap().unwrap_err().kind(),
         ErrorKind::Closed

@@ -1,8 +1,10 @@
 //! Many processes at once, one after the other, and waiting for any of them.
 
 use std::collections::HashSet;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};
 
@@ -131,6 +133,46 @@ fn processes_of_different_results_and_other_descriptors_are_waited_for_together(
     let none: [&Process<()>; 0] = [];
     let error = wait_any(&none, None).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+}
+
+/// Sends ten lines over a connection of its own, now quick, now slow.
+fn send_ten((address, me): (String, u32)) {
+    let address = SocketAddr::from_abstract_name(address).unwrap();
+    let mut stream = UnixStream::connect_addr(&address).unwrap();
+    for turn in 0..10 {
+        if turn % 5 == me {
+            std::thread::sleep(Duration::from_millis(3));
+        }
+        stream.write_all(&[me as u8, turn as u8]).unwrap();
+    }
+}
+
+/// CPython's `wait_socket`: four children send ten messages each, and one whose messages have ended is waited for no longer.
+#[test]
+fn sockets_of_four_processes_are_waited_for_until_each_has_ended() {
+    let name = format!("multiproc-test-wait-{}", std::process::id());
+    let address = SocketAddr::from_abstract_name(&name).unwrap();
+    let listener = UnixListener::bind_addr(&address).unwrap();
+    let all: Vec<_> = (0..4)
+        .map(|me| Process::spawn(send_ten, (name.clone(), me)).unwrap())
+        .collect();
+    let mut streams: Vec<_> = all.iter().map(|_| listener.accept().unwrap().0).collect();
+    let mut turns = [0; 4];
+    while !streams.is_empty() {
+        let at = wait_any(&streams, LONG).unwrap().unwrap();
+        let mut message = [0; 2];
+        match streams[at].read(&mut message).unwrap() {
+            0 => drop(streams.remove(at)),
+            read => {
+                streams[at].read_exact(&mut message[read..]).unwrap();
+                let turn = &mut turns[usize::from(message[0])];
+                assert_eq!(message[1], *turn);
+                *turn += 1;
+            }
+        }
+    }
+    assert_eq!(turns, [10; 4]);
+    all.iter().for_each(|process| process.join().unwrap());
 }
 
 /// Signals that are handled interrupt system calls; nobody hears of that.

@@ -161,6 +161,7 @@ fn a_thread_that_still_runs_does_not_hold_the_process_up() {
 
 #[test]
 fn it_begins_as_the_program_did_with_the_parents_folder_and_environment() {
+    use std::collections::BTreeMap;
     use std::sync::atomic::{AtomicU32, Ordering};
     static SEEN: AtomicU32 = AtomicU32::new(1);
     SEEN.store(2, Ordering::Relaxed);
@@ -168,12 +169,15 @@ fn it_begins_as_the_program_did_with_the_parents_folder_and_environment() {
         let arguments: Vec<_> = std::env::args().collect();
         let marker = std::env::var_os("MULTIPROC_WORKER").is_some();
         let folder = std::env::current_dir().unwrap();
-        (arguments, marker, folder, SEEN.load(Ordering::Relaxed))
+        let environment: BTreeMap<_, _> = std::env::vars_os().collect();
+        let seen = SEEN.load(Ordering::Relaxed);
+        (arguments, environment, marker, folder, seen)
     };
     let found = Process::spawn(look, ()).unwrap().join().unwrap();
     let arguments: Vec<_> = std::env::args().collect();
+    let environment = std::env::vars_os().collect();
     let folder = std::env::current_dir().unwrap();
-    assert_eq!(found, (arguments, false, folder, 1));
+    assert_eq!(found, (arguments, environment, false, folder, 1));
 }
 
 /// What exit handlers of the child tell.

@@ -183,6 +183,7 @@ fn a_closed_queue_takes_nothing_and_gives_what_it_has() {
     queue.close().unwrap();
     queue.close().unwrap();
     assert!(queue.is_closed());
+    assert_eq!((queue.len(), queue.is_empty()), (2, false));
     let error = queue.put(&3).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Closed);
     assert!(error.to_string().contains("was closed"), "{error}");
@@ -196,6 +197,10 @@ fn a_closed_queue_takes_nothing_and_gives_what_it_has() {
         assert_eq!(kind(queue.get_timeout(SHORT)), Some(ErrorKind::Closed));
     }
     assert_eq!(queue.iter().count(), 0);
+    assert!(queue.is_empty());
+    let unused = Queue::<u32>::new(4).unwrap();
+    unused.close().unwrap();
+    assert!(unused.is_empty());
 }
 
 #[test]

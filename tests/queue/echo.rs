@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use multiproc::{ErrorKind, Pool, Queue};
+use multiproc::{ErrorKind, Pool, Process, Queue};
 
 use crate::alone::{alone, done, is_alone};
 use crate::calls::LONG;
@@ -54,6 +54,52 @@ fn bytes_come_back_as_an_echo_and_the_end_is_seen() {
     there.close().unwrap();
     assert_eq!(back.get().unwrap_err().kind(), ErrorKind::Closed);
     assert_eq!(task.get().unwrap().unwrap(), 5);
+}
+
+/// CPython: `test_spawn_close`: who sent an end away may close it at once.
+#[test]
+fn a_handle_dropped_as_soon_as_it_was_sent_works_where_it_went() {
+    for _ in 0..20 {
+        let (there, back) = (Bytes::new(4).unwrap(), Bytes::new(4).unwrap());
+        there.put(&b"hello".to_vec()).unwrap();
+        there.close().unwrap();
+        // both handles of `there` end here, before the child has begun
+        let process = Process::spawn(echo, (there, back.clone())).unwrap();
+        assert_eq!(back.get_timeout(LONG).unwrap(), b"hello");
+        assert_eq!(back.get().unwrap_err().kind(), ErrorKind::Closed);
+        assert_eq!(process.join().unwrap().unwrap(), 1);
+    }
+}
+
+/// CPython: `TestWait`, `test_wait`: there each child has a connection of its own, and all are waited for; here one queue serves all.
+#[test]
+fn ten_messages_of_each_of_four_processes_come_in_its_order_until_the_last_has_ended() {
+    let queue = Queue::<(usize, u32)>::new(3).unwrap();
+    let send = |(queue, me): (Queue<(usize, u32)>, usize)| -> multiproc::Result<()> {
+        for turn in 0..10 {
+            if turn as usize % 5 == me {
+                thread::sleep(Duration::from_millis(3));
+            }
+            queue.put(&(me, turn))?;
+        }
+        Ok(())
+    };
+    let all: Vec<_> = (0..4)
+        .map(|me| Process::spawn(send, (queue.clone(), me)).unwrap())
+        .collect();
+    let got = thread::scope(|scope| {
+        let getter = scope.spawn(|| queue.iter().collect::<Result<Vec<_>, _>>().unwrap());
+        for process in all {
+            process.join().unwrap().unwrap();
+        }
+        queue.close().unwrap();
+        getter.join().unwrap()
+    });
+    assert_eq!(got.len(), 40);
+    for me in 0..4 {
+        let turns = got.iter().filter(|(from, _)| *from == me);
+        assert!(turns.map(|(_, turn)| *turn).eq(0..10), "{got:?}");
+    }
 }
 
 /// CPython: _`TestPoll`.

@@ -232,6 +232,25 @@ fn shared_memory_is_found_by_its_name_only_while_it_has_one() {
     );
 }
 
+/// CPython's `SharedMemoryManager`: five lists and six blocks, and their names go with it.
+#[test]
+fn all_names_that_a_scope_made_go_with_it() {
+    let names: Vec<Name> = (0..11).map(|_| Name::new()).collect();
+    {
+        let (lists, blocks) = names.split_at(5);
+        let lists = lists.iter().map(|name| Value::create(name, [1_u64; 10]));
+        let lists: multiproc::Result<Vec<_>> = lists.collect();
+        let blocks = blocks.iter().map(|name| Array::<u8>::create(name, 128));
+        let blocks: multiproc::Result<Vec<_>> = blocks.collect();
+        assert_eq!((lists.unwrap().len(), blocks.unwrap().len()), (5, 6));
+    }
+    for name in &names {
+        let found = Array::<u8>::open(name).map(|array| array.len());
+        assert_eq!(found.unwrap_err().kind(), ErrorKind::NotFound);
+        assert!(!name.exists());
+    }
+}
+
 #[test]
 fn a_process_finds_shared_memory_by_name_and_by_handle() {
     if let Some((_, name)) = role() {

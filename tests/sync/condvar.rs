@@ -42,14 +42,15 @@ fn wait_once(count: &Count, condvar: &Condvar, timeout: Duration) {
 
 /// A child that waits as often as it is told.
 fn waiting_child() -> bool {
-    let Some((_, name)) = role() else {
+    let Some((how, name)) = role() else {
         return false;
     };
     let count = Count::open(&name).unwrap();
     let condvar = Condvar::open(&format!("{name}-c")).unwrap();
     say("ready");
+    let timeout = if how == "gives up" { SHORT } else { LONG };
     while wait_for_go() {
-        wait_once(&count, &condvar, LONG);
+        wait_once(&count, &condvar, timeout);
     }
     true
 }
@@ -134,19 +135,26 @@ fn a_notification_of_all_wakes_all_that_have_not_timed_out() {
         for _ in 0..3 {
             scope.spawn(|| wait_once(&world.count, &world.condvar, SHORT));
         }
+        let hasty = (0..3).map(|_| Kid::new(test, "gives up", &world.name));
+        let mut hasty: Vec<_> = hasty.collect();
+        for kid in &mut hasty {
+            kid.hear();
+            kid.go();
+        }
+        world.woken(6);
     });
-    assert_eq!(world.count.get().unwrap(), [3, 3, 3]);
+    assert_eq!(world.count.get().unwrap(), [6, 6, 6]);
     std::thread::scope(|scope| {
         for kid in &mut kids {
             kid.go();
             scope.spawn(|| wait_once(&world.count, &world.condvar, LONG));
         }
-        world.asleep(9);
-        world.still(3);
+        world.asleep(12);
+        world.still(6);
         world.condvar.notify_all().unwrap();
     });
-    world.woken(9);
-    assert_eq!(world.count.get().unwrap(), [9, 9, 3]);
+    world.woken(12);
+    assert_eq!(world.count.get().unwrap(), [12, 12, 6]);
 }
 
 #[test]

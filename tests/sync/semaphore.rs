@@ -1,12 +1,13 @@
 //! Semaphores.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use multiproc::{ErrorKind, Pool, Result, Semaphore};
+use multiproc::{ErrorKind, Pool, Process, Result, Semaphore};
 use proptest::prelude::*;
 
-use crate::help::{Kid, Name, role, say, wait_for_go};
+use crate::help::{Kid, NAME, Name, ROLE, role, say, wait_for_go};
 use crate::{Dice, LONG, SHORT, takes, until};
 
 fn is(result: Result<()>, kind: ErrorKind) -> bool {
@@ -125,6 +126,48 @@ fn a_semaphore_travels_and_has_a_name() {
             .available()
             .unwrap(),
         7
+    );
+}
+
+/// CPython's `Lock`, which has no owner: a child takes it, its parent gives it back, and once only.
+#[test]
+fn what_a_child_took_its_parent_gives_back_and_only_once() {
+    let lock = Semaphore::bounded(1).unwrap();
+    let take = |lock: Semaphore| {
+        lock.wait().unwrap();
+        is(lock.try_wait(), ErrorKind::WouldBlock)
+    };
+    let process = Process::spawn(take, lock.clone()).unwrap();
+    assert!(process.join().unwrap());
+    assert!(is(lock.try_wait(), ErrorKind::WouldBlock));
+    lock.post().unwrap();
+    assert!(is(lock.post(), ErrorKind::OutOfBounds));
+    lock.try_wait().unwrap();
+}
+
+static KEPT: OnceLock<Semaphore> = OnceLock::new();
+
+/// CPython's `TestNamedResource`: there a tracker that outlived the program complained of such a semaphore.
+#[test]
+fn a_program_that_keeps_a_semaphore_in_a_static_ends_without_a_word() {
+    if role().is_some() {
+        let semaphore = KEPT.get_or_init(|| Semaphore::new(1).unwrap());
+        let use_it = |semaphore: Semaphore| drop(semaphore.access().unwrap());
+        let process = Process::spawn(use_it, semaphore.clone()).unwrap();
+        process.join().unwrap();
+        semaphore.acquire().unwrap();
+        return;
+    }
+    let test = "semaphore::a_program_that_keeps_a_semaphore_in_a_static_ends_without_a_word";
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args([test, "--exact", "--nocapture", "--test-threads=1"])
+        .env(ROLE, "keeps")
+        .env(NAME, "none")
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success() && output.stderr.is_empty(),
+        "{output:?}"
     );
 }
 
