@@ -172,7 +172,9 @@ fn sockets_of_four_processes_are_waited_for_until_each_has_ended() {
         }
     }
     assert_eq!(turns, [10; 4]);
-    all.iter().for_each(|process| process.join().unwrap());
+    for process in all {
+        process.join().unwrap();
+    }
 }
 
 /// Signals that are handled interrupt system calls; nobody hears of that.
