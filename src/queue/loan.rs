@@ -40,7 +40,8 @@ impl<P: Pod> Queue<Vec<P>> {
     /// written. Waits for a place as [`put`](Queue::put) does. Costs no system call where there is a free block of that size; else memory is
     /// made.
     ///
-    /// A loan takes one of the queue's places and its bytes; dropped, it gives them back. A process that dies with one leaves nothing.
+    /// A loan takes its bytes of the queue, and one of the places for what is in hand; one for what waits it gets when it is sent. Dropped, it
+    /// gives them back. A process that dies with one leaves nothing.
     ///
     /// # Errors
     ///
@@ -117,8 +118,9 @@ impl<P: Pod> Queue<Vec<P>> {
         // it may be in hand for long
         self.core.let_go(false);
         held.hand_out(OnDeath::Lost);
-        held.count();
-        Received::new(held).map(Some)
+        let received = Received::new(held)?;
+        received.held.count();
+        Ok(Some(received))
     }
 }
 

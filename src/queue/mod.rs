@@ -55,6 +55,8 @@ pub use loan::{Loan, Received};
 /// Others go on, at whatever instruction it was killed; within a tenth of a second whoever waits, or asks in vain, puts right what it
 /// left:
 ///
+/// Nobody is told that the last producer has died: use [`get_timeout`](Self::get_timeout), or have somebody [`close`](Self::close) the queue.
+///
 /// | it was killed in | what becomes of the message |
 /// |---|---|
 /// | `put` or `send`, before the last step | it was never put |
@@ -152,7 +154,7 @@ impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
     /// # Errors
     ///
     /// `NotFound`; `TypeMismatch` if it is no queue, or one of another number type or vector of numbers: of other message types nothing is
-    /// known, and a message that is no `T` is an error of the [`get`](Self::get) that meets it; `BadSegment` if it is no whole segment;
+    /// known, and a message that is no `T` is an error of the [`get`](Self::get) that meets it, or another value if its bytes make one; `BadSegment` if it is no whole segment;
     /// `OutOfMemory` if 512 processes use it already.
     pub fn open(name: &str) -> Result<Self> {
         Self::from_hold(Hold::open(name)?)
@@ -373,7 +375,7 @@ impl<T> Queue<T> {
     }
 
     /// Waits until every message that was put was got and is done. Nothing needs to be told done where nobody calls this. A message whose taker
-    /// died does not hold it up.
+    /// died with its handle does not hold it up.
     ///
     /// Looks at every place of the queue each time somebody says that a message is done.
     ///

@@ -160,7 +160,10 @@ impl Core {
             _ => "now; put() waits for room",
         };
         let what = match lack {
-            Lack::Space => format!("as many messages as may, {}, wait", self.sizes.capacity),
+            Lack::Space => format!(
+                "as many messages as may wait, {}, or be in hand (received, leased or loaned), do",
+                self.sizes.capacity
+            ),
             Lack::Room => format!("its messages take up all of {} bytes", self.sizes.max_bytes),
         };
         Error::new(kind, format!("cannot put into {self}: {what} {when}"))

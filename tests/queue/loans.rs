@@ -117,6 +117,10 @@ fn slices_of_a_users_struct_are_received_and_vectors_of_it_are_got() {
     assert_eq!(error.kind(), ErrorKind::Decode);
     assert!(error.to_string().contains("recv()"), "{error}");
     assert!(queue.is_empty(), "both are gone");
+    // found by a user: one that could not be received held up `join` for ever
+    queue.task_done().unwrap();
+    queue.task_done().unwrap();
+    queue.join_timeout(Duration::from_secs(60)).unwrap();
 }
 
 #[test]
