@@ -217,7 +217,7 @@ fn who_cannot_be_looked_at_is_not_taken_for_dead() {
             .map(Value::new)
             .collect::<Result<Vec<Value<u64>>, Error>>()
     });
-    is_clear(&refused.unwrap_err(), "cannot share small values");
+    is_clear(&refused.unwrap_err(), "cannot create a slab");
     assert_eq!(pool.apply(kept, ()).unwrap(), 7);
     let more: Vec<Value<u64>> = (0..2_000).map(|n| Value::new(n).unwrap()).collect();
     assert_eq!(pool.apply(kept, ()).unwrap(), 7);
