@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use multiproc::{Array, ErrorKind, Pool, Queue, Value};
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::asleep;
+
 const SHORT: Duration = Duration::from_millis(20);
 /// So long nothing here takes unless it hangs.
 pub(crate) const LONG: Duration = Duration::from_secs(60);
@@ -208,10 +210,9 @@ fn closing_wakes_who_waits_to_put_and_who_waits_to_get() {
     let (full, empty) = (Queue::<u32>::new(1).unwrap(), Queue::<u32>::new(1).unwrap());
     full.put(&1).unwrap();
     thread::scope(|scope| {
-        let putter = scope.spawn(|| full.put(&2));
-        let getter = scope.spawn(|| empty.get());
-        let iterator = scope.spawn(|| empty.iter().count());
-        thread::sleep(SHORT);
+        let putter = asleep(scope, || full.put(&2));
+        let getter = asleep(scope, || empty.get());
+        let iterator = asleep(scope, || empty.iter().count());
         full.close().unwrap();
         empty.close().unwrap();
         assert_eq!(kind(putter.join().unwrap()), Some(ErrorKind::Closed));

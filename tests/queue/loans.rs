@@ -143,8 +143,7 @@ fn a_loan_that_is_not_sent_was_never_there() {
     // what lies in its entry needs none of the bytes
     queue.put(&vec![1; 112]).unwrap();
     thread::scope(|scope| {
-        let waiting = scope.spawn(|| queue.loan(1000).map(drop));
-        thread::sleep(Duration::from_millis(5));
+        let waiting = super::asleep(scope, || queue.loan(1000).map(drop));
         drop(all);
         waiting.join().unwrap().unwrap();
     });
@@ -177,8 +176,7 @@ fn what_is_received_takes_its_place_until_it_is_dropped() {
     );
     assert!(received.iter().all(|byte| *byte == 5));
     thread::scope(|scope| {
-        let putter = scope.spawn(|| queue.put(&vec![6; 1 << 20]));
-        thread::sleep(Duration::from_millis(5));
+        let putter = super::asleep(scope, || queue.put(&vec![6; 1 << 20]));
         assert!(received.iter().all(|byte| *byte == 5));
         drop(received);
         putter.join().unwrap().unwrap();

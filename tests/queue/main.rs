@@ -16,6 +16,25 @@ mod loans;
 mod sizes;
 mod storm;
 
+/// Has a thread of its own make `call`, and returns when it sleeps in it.
+fn asleep<'scope, R: Send + 'scope>(
+    scope: &'scope std::thread::Scope<'scope, '_>,
+    call: impl FnOnce() -> R + Send + 'scope,
+) -> std::thread::ScopedJoinHandle<'scope, R> {
+    let (tell, told) = std::sync::mpsc::channel();
+    let thread = scope.spawn(move || {
+        tell.send(nix::unistd::gettid()).unwrap();
+        call()
+    });
+    let stat = format!("/proc/self/task/{}/stat", told.recv().unwrap());
+    let until = std::time::Instant::now() + calls::LONG;
+    while !std::fs::read_to_string(&stat).unwrap().contains(") S ") {
+        assert!(std::time::Instant::now() < until, "it does not sleep");
+        std::thread::yield_now();
+    }
+    thread
+}
+
 /// A name of this run's own.
 fn name(what: &str) -> String {
     format!("mp-queue-{}-{what}", std::process::id())
