@@ -7,6 +7,7 @@
 //! those of `sync::guarded`: other processes keep to the rules. Where bytes are only copied, nothing rests on that.
 
 use std::io;
+use std::ptr::NonNull;
 
 use bytemuck::Pod;
 
@@ -15,6 +16,7 @@ use super::messages::{
     Form, HANDED, HANDLES, IN_BLOCK, INLINE, ITEMS, LEASED, Messages, OFTEN, Supply, head, marked,
 };
 use super::mpmc::{Claimed, Published, Reserved, Spoilt};
+use crate::mem::place::Region;
 use crate::primitive::{AtomicU64, Ordering};
 
 /// A message that is being written, and by nobody else. Dropped, it was none.
@@ -125,31 +127,21 @@ impl<'a> Draft<'a> {
 
     /// The first `count` items of the block; fewer if it has no room for so many, or no item can lie there.
     pub(crate) fn items<P: Pod>(&self, count: usize) -> &[P] {
-        let (at, count) = fitting::<P>(self.block, count);
-        let Ok(data) = self
-            .of
-            .region
-            .pointer(at, count * size_of::<P>(), align_of::<P>())
-        else {
+        let Some(items) = items_of::<P>(&self.of.region, self.block, count) else {
             return &[];
         };
         // SAFETY: inside the mapping, which the region keeps, and aligned: both checked; the block is this draft's alone, and no `&mut` to
         // it lives while `self` is borrowed; any bytes are a P. What that rests on: see the module.
-        unsafe { std::slice::from_raw_parts(data.as_ptr().cast(), count) }
+        unsafe { items.as_ref() }
     }
 
     /// As [`items`](Self::items), to write.
     pub(crate) fn items_mut<P: Pod>(&mut self, count: usize) -> &mut [P] {
-        let (at, count) = fitting::<P>(self.block, count);
-        let Ok(data) = self
-            .of
-            .region
-            .pointer(at, count * size_of::<P>(), align_of::<P>())
-        else {
+        let Some(mut items) = items_of::<P>(&self.of.region, self.block, count) else {
             return &mut [];
         };
         // SAFETY: as in `items`; `self` is borrowed exclusively, and the mapping is writable.
-        unsafe { std::slice::from_raw_parts_mut(data.as_ptr().cast(), count) }
+        unsafe { items.as_mut() }
     }
 
     /// Puts it into the queue.
@@ -189,14 +181,15 @@ impl Drop for Draft<'_> {
     }
 }
 
-/// Where items of a block lie, and how many there can be.
-fn fitting<P>(block: Option<Block>, count: usize) -> (usize, usize) {
-    match block {
-        Some(block) if size_of::<P>() > 0 && align_of::<P>() <= BLOCK_ALIGN => {
-            (block.at, count.min(block.size / size_of::<P>()))
-        }
-        _ => (0, 0),
-    }
+/// The first `count` items of a block, fewer if it has no room for so many: inside the mapping, and aligned. None without a block, or if no
+/// item can lie in one.
+fn items_of<P>(region: &Region, block: Option<Block>, count: usize) -> Option<NonNull<[P]>> {
+    let block = block.filter(|_| size_of::<P>() > 0 && align_of::<P>() <= BLOCK_ALIGN)?;
+    let count = count.min(block.size / size_of::<P>());
+    let first = region
+        .pointer(block.at, count * size_of::<P>(), align_of::<P>())
+        .ok()?;
+    Some(NonNull::slice_from_raw_parts(first.cast(), count))
 }
 
 /// A message that was taken, and is nobody else's. Dropped, it is gone.
@@ -330,17 +323,12 @@ impl<'a> Taken<'a> {
     /// Its items, where they lie: none but in a block that was [located](Self::locate), and only whole ones.
     pub(crate) fn items<P: Pod>(&self) -> &[P] {
         let count = self.len() / size_of::<P>().max(1);
-        let (at, count) = fitting::<P>(self.block, count);
-        let Ok(data) = self
-            .of
-            .region
-            .pointer(at, count * size_of::<P>(), align_of::<P>())
-        else {
+        let Some(items) = items_of::<P>(&self.of.region, self.block, count) else {
             return &[];
         };
         // SAFETY: inside the mapping, which the region keeps, and aligned: both checked; the message is held while `self` lives, so nobody
         // writes the block; any bytes are a P. What that rests on: see the module.
-        unsafe { std::slice::from_raw_parts(data.as_ptr().cast(), count) }
+        unsafe { items.as_ref() }
     }
 
     /// The program sees it from here on: it is lost with this process.
