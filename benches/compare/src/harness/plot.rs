@@ -1,0 +1,145 @@
+//! One drawing for each subject, and one for all goals.
+
+use std::error::Error;
+use std::path::Path;
+
+use plotters::prelude::*;
+
+use super::rounds::{Found, Row};
+use super::table::figure;
+use super::{Bound, Kind};
+
+const OURS: RGBColor = RGBColor(200, 80, 30);
+const RIVAL: RGBColor = RGBColor(90, 120, 160);
+const LIMIT: RGBColor = RGBColor(160, 160, 160);
+
+type Drawn = Result<(), Box<dyn Error>>;
+
+/// Bars from the best to the worst, on a logarithmic scale, with the quartiles as a line.
+pub fn subject(found: &Found, path: &Path) -> Drawn {
+    let mut rows: Vec<&Row> = found
+        .rows
+        .iter()
+        .filter(|row| row.spread.min > 0.0)
+        .collect();
+    if rows.is_empty() {
+        return Ok(());
+    }
+    rows.sort_by(|a, b| a.spread.median.total_cmp(&b.spread.median));
+    if found.subject.unit.less_is_better() {
+        rows.reverse(); // the best on top
+    }
+    let better = if found.subject.unit.less_is_better() {
+        "less"
+    } else {
+        "more"
+    };
+    let title = format!(
+        "{} ({}, {better} is better)",
+        found.subject.id,
+        found.subject.unit.short()
+    );
+    let low = rows
+        .iter()
+        .map(|row| row.spread.low)
+        .fold(f64::INFINITY, f64::min)
+        / 2.0;
+    let high = rows.iter().map(|row| row.spread.high).fold(0.0, f64::max) * 4.0;
+    let height = 70 + 26 * rows.len() as u32;
+    let area = SVGBackend::new(path, (900, height)).into_drawing_area();
+    area.fill(&WHITE)?;
+    let mut chart = ChartBuilder::on(&area)
+        .caption(title, ("sans-serif", 17))
+        .margin(8)
+        .x_label_area_size(24)
+        .y_label_area_size(290)
+        .build_cartesian_2d((low..high).log_scale(), 0.0..rows.len() as f64)?;
+    chart
+        .configure_mesh()
+        .disable_y_mesh()
+        .disable_y_axis()
+        .light_line_style(WHITE)
+        .x_label_formatter(&|value| figure(*value))
+        .draw()?;
+    for (index, row) in rows.iter().enumerate() {
+        let (bottom, middle, top) = (index as f64 + 0.15, index as f64 + 0.5, index as f64 + 0.85);
+        let colour = match row.kind {
+            Kind::Ours => OURS,
+            Kind::Rival => RIVAL,
+            Kind::Limit => LIMIT,
+        };
+        let spread = row.spread;
+        let bar = Rectangle::new([(low, bottom), (spread.median, top)], colour.filled());
+        let line = PathElement::new([(spread.low, middle), (spread.high, middle)], BLACK);
+        chart.draw_series([bar])?;
+        chart.draw_series([line])?;
+        let beside = Text::new(
+            format!(" {}", figure(spread.median)),
+            (spread.high, top - 0.1),
+            ("sans-serif", 13),
+        );
+        chart.draw_series([beside])?;
+        let place = chart.backend_coord(&(low, top - 0.1));
+        area.draw(&Text::new(
+            row.name.clone(),
+            (12, place.1),
+            ("sans-serif", 13),
+        ))?;
+    }
+    area.present()?;
+    Ok(())
+}
+
+/// How far beyond its bound each goal is: 1 is the bound, 2 is twice as good, a half is half as good.
+pub fn goals(all: &[Found], path: &Path) -> Drawn {
+    let mut reached = Vec::new();
+    for found in all {
+        for goal in found.subject.goals {
+            let Some(spread) = found.reached(goal) else {
+                continue;
+            };
+            let (beyond, bound) = match goal.bound {
+                Bound::AtMost(bound) => (bound / spread.median, bound),
+                Bound::AtLeast(bound) => (spread.median / bound, bound),
+            };
+            if beyond.is_finite() && beyond > 0.0 && bound > 0.0 {
+                let wanted = super::table::goal(goal, found.subject.unit.short());
+                reached.push((format!("{}  {wanted}", found.subject.id), beyond));
+            }
+        }
+    }
+    if reached.is_empty() {
+        return Ok(());
+    }
+    reached.reverse(); // the first on top
+    let low = reached.iter().map(|goal| goal.1).fold(1.0, f64::min) / 1.5;
+    let high = reached.iter().map(|goal| goal.1).fold(1.0, f64::max) * 2.0;
+    let height = 70 + 22 * reached.len() as u32;
+    let area = SVGBackend::new(path, (900, height)).into_drawing_area();
+    area.fill(&WHITE)?;
+    let mut chart = ChartBuilder::on(&area)
+        .caption("goals: right of 1 is reached", ("sans-serif", 17))
+        .margin(8)
+        .x_label_area_size(24)
+        .y_label_area_size(390)
+        .build_cartesian_2d((low..high).log_scale(), 0.0..reached.len() as f64)?;
+    chart
+        .configure_mesh()
+        .disable_y_mesh()
+        .disable_y_axis()
+        .light_line_style(WHITE)
+        .x_label_formatter(&|value| figure(*value))
+        .draw()?;
+    for (index, (name, beyond)) in reached.iter().enumerate() {
+        let (bottom, top) = (index as f64 + 0.15, index as f64 + 0.85);
+        let colour = if *beyond >= 1.0 { OURS } else { LIMIT };
+        chart.draw_series([Rectangle::new(
+            [(1.0, bottom), (*beyond, top)],
+            colour.filled(),
+        )])?;
+        let place = chart.backend_coord(&(low, top));
+        area.draw(&Text::new(name.clone(), (12, place.1), ("sans-serif", 13)))?;
+    }
+    area.present()?;
+    Ok(())
+}

@@ -1,0 +1,128 @@
+//! What a task costs as there are more of them.
+
+use std::fs;
+use std::time::Instant;
+
+use crossbeam_channel::bounded;
+use multiproc::Pool;
+
+use super::tools::{WORKERS, checked, same, sum_below};
+use crate::harness::{Field, Outcome, Sample, Scale, Subject, Unit, at_most};
+use crate::os::nanoseconds_each;
+use crate::rivals::python::Python;
+use crate::rivals::thread_pool::ThreadPool;
+
+pub const SUBJECTS: &[Subject] = &[
+    Subject {
+        id: "cost-handles",
+        what: "one of so many calls handed over at once, then all results by their handles; grown: MiB that this process grew by",
+        unit: Unit::Nanoseconds,
+        goals: &[at_most("multiproc, 1,000,000", 1.5, "multiproc, 10,000")],
+        field: handles,
+    },
+    Subject {
+        id: "cost-stream",
+        what: "one of so many calls streamed through imap_unordered, chunk 1; grown: MiB that this process grew by",
+        unit: Unit::Nanoseconds,
+        goals: &[at_most("multiproc, 10,000,000", 1.5, "multiproc, 10,000")],
+        field: stream,
+    },
+];
+
+fn handles(scale: Scale, field: &mut Field) {
+    for (name, tasks) in [
+        ("multiproc, 1,000", 1_000),
+        ("multiproc, 10,000", 10_000),
+        ("multiproc, 100,000", 100_000),
+        ("multiproc, 1,000,000", scale.of(1_000_000)),
+    ] {
+        field.ours(name, || {
+            let pool = Pool::with_workers(WORKERS)?;
+            Ok(Box::new(move || {
+                several(tasks, || {
+                    let submit = |x| pool.apply_async(same, x);
+                    let handles = (0..tasks).map(submit).collect::<Result<Vec<_>, _>>()?;
+                    let mut sum = 0;
+                    for handle in handles {
+                        sum += handle.get()?;
+                    }
+                    Ok(sum)
+                })
+            }))
+        });
+    }
+    for (name, tasks) in [
+        ("crossbeam thread pool, 1,000", 1_000),
+        ("crossbeam thread pool, 1,000,000", scale.of(1_000_000)),
+    ] {
+        field.rival(name, || {
+            let pool = ThreadPool::new(WORKERS);
+            Ok(Box::new(move || {
+                several(tasks, || {
+                    let submit = |x| {
+                        let (sender, receiver) = bounded(1);
+                        pool.submit(move || sender.send(same(x)).expect("the caller waits"));
+                        receiver
+                    };
+                    let handles: Vec<_> = (0..tasks).map(submit).collect();
+                    let mut sum = 0;
+                    for handle in handles {
+                        sum += handle.recv()?;
+                    }
+                    Ok(sum)
+                })
+            }))
+        });
+    }
+    for (name, tasks) in [
+        ("Python Pool, 1,000", 1_000),
+        ("Python Pool, 100,000", scale.of(100_000)),
+    ] {
+        field.rival(name, || Python::contender("cost", &[tasks]));
+    }
+}
+
+fn stream(scale: Scale, field: &mut Field) {
+    for (name, tasks) in [
+        ("multiproc, 1,000", 1_000),
+        ("multiproc, 10,000", 10_000),
+        ("multiproc, 1,000,000", scale.of(1_000_000)),
+        ("multiproc, 10,000,000", scale.of(10_000_000)),
+    ] {
+        field.ours(name, || {
+            let pool = Pool::with_workers(WORKERS)?;
+            Ok(Box::new(move || {
+                several(tasks, || {
+                    let mut sum = 0;
+                    for result in pool.imap_unordered(same, 0..tasks) {
+                        sum += result?;
+                    }
+                    Ok(sum)
+                })
+            }))
+        });
+    }
+}
+
+/// Nanoseconds of one task; few tasks are repeated until there are 100,000.
+fn several(tasks: u64, mut run: impl FnMut() -> Outcome<u64>) -> Outcome<Sample> {
+    let times = (100_000 / tasks).max(1);
+    let (before, start) = (resident()?, Instant::now());
+    let mut sums = Vec::new();
+    for _ in 0..times {
+        sums.push(run()?);
+    }
+    let each = nanoseconds_each(start, tasks * times);
+    for sum in sums {
+        checked(sum, sum_below(tasks))?;
+    }
+    let grown = (resident()? - before).max(0.0);
+    Ok(Sample::from(each).note("grown", grown))
+}
+
+/// MiB of this process that are in memory.
+fn resident() -> Outcome<f64> {
+    let text = fs::read_to_string("/proc/self/statm")?;
+    let pages = text.split(' ').nth(1).ok_or("an empty statm")?;
+    Ok(pages.parse::<f64>()? * 4096.0 / 1048576.0)
+}
