@@ -110,7 +110,9 @@ fn run(options: &Options) -> Outcome<()> {
     }
     fs::create_dir_all(&options.out)?;
     let mut report = format!("{}\n", machine());
-    print!("{report}\n* this crate, = what the machine needs at least\n\n");
+    print!(
+        "{report}\n* this crate; ~ within one process only; = what the machine needs at least\n\n"
+    );
     let mut all: Vec<Found> = Vec::new();
     for subject in chosen {
         let found = measure(subject, options.scale);

@@ -55,6 +55,7 @@ fn kind(kind: Kind) -> &'static str {
     match kind {
         Kind::Ours => "ours",
         Kind::Rival => "rival",
+        Kind::Inside => "inside",
         Kind::Limit => "limit",
     }
 }

@@ -42,8 +42,10 @@ impl Unit {
 pub enum Kind {
     /// This crate.
     Ours,
-    /// What a user would take instead.
+    /// What a user would take instead, between processes.
     Rival,
+    /// What does the same within one process: nothing of it can be shared, and nothing survives a crash.
+    Inside,
     /// What the machine needs at least; nobody can use it instead.
     Limit,
 }
@@ -98,6 +100,13 @@ impl Field {
         S: Into<Sample> + 'static,
     {
         self.add(name, Kind::Rival, make());
+    }
+
+    pub fn inside<S>(&mut self, name: &str, make: impl FnOnce() -> Outcome<Run<S>>)
+    where
+        S: Into<Sample> + 'static,
+    {
+        self.add(name, Kind::Inside, make());
     }
 
     pub fn limit<S>(&mut self, name: &str, make: impl FnOnce() -> Outcome<Run<S>>)

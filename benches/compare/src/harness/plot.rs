@@ -11,6 +11,7 @@ use super::{Bound, Kind};
 
 const OURS: RGBColor = RGBColor(200, 80, 30);
 const RIVAL: RGBColor = RGBColor(90, 120, 160);
+const INSIDE: RGBColor = RGBColor(150, 180, 205);
 const LIMIT: RGBColor = RGBColor(160, 160, 160);
 
 type Drawn = Result<(), Box<dyn Error>>;
@@ -66,6 +67,7 @@ pub fn subject(found: &Found, path: &Path) -> Drawn {
         let colour = match row.kind {
             Kind::Ours => OURS,
             Kind::Rival => RIVAL,
+            Kind::Inside => INSIDE,
             Kind::Limit => LIMIT,
         };
         let spread = row.spread;

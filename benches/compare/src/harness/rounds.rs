@@ -117,16 +117,8 @@ impl Found {
         self.rows.iter().find(|row| row.name == name)
     }
 
-    /// The best contender of ours by the median.
-    pub fn ours(&self) -> Option<&Row> {
-        self.best(Kind::Ours)
-    }
-
-    pub fn best_rival(&self) -> Option<&Row> {
-        self.best(Kind::Rival)
-    }
-
-    fn best(&self, kind: Kind) -> Option<&Row> {
+    /// The best contender of its kind by the median.
+    pub fn best(&self, kind: Kind) -> Option<&Row> {
         let rows = self.rows.iter().filter(|row| row.kind == kind);
         let better = |a: &&Row, b: &&Row| a.spread.median.total_cmp(&b.spread.median);
         if self.subject.unit.less_is_better() {

@@ -1,6 +1,6 @@
 //! Tables for the terminal.
 
-use super::rounds::{Found, ratio};
+use super::rounds::{Found, Row, ratio};
 use super::{Bound, Goal, Kind};
 
 /// Four significant digits at most.
@@ -86,7 +86,7 @@ pub fn one(found: &Found) -> String {
         "",
     ];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
-    let ours = found.ours();
+    let ours = found.best(Kind::Ours);
     for row in &found.rows {
         let spread = row.spread;
         let notes: Vec<String> = row
@@ -101,6 +101,7 @@ pub fn one(found: &Found) -> String {
         let mark = match row.kind {
             Kind::Ours => "* ",
             Kind::Rival => "  ",
+            Kind::Inside => "~ ",
             Kind::Limit => "= ",
         };
         rows.push(vec![
@@ -129,65 +130,68 @@ pub fn summary(all: &[Found]) -> String {
     let head = [
         "subject",
         "ours",
-        "best rival",
-        "ours/best",
+        "best of other processes",
+        "ours/it",
+        "best within one process",
+        "ours/it",
         "goal",
         "is",
         "",
     ];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     for found in all {
-        let unit = found.subject.unit.short();
-        let (ours, rival) = (found.ours(), found.best_rival());
-        let mut head = vec![
-            found.subject.id.to_owned(),
-            ours.map_or("-".to_owned(), |row| {
-                format!("{} {unit}", figure(row.spread.median))
-            }),
-            rival.map_or("-".to_owned(), |row| {
-                format!("{} {unit} ({})", figure(row.spread.median), row.name)
-            }),
-            match (ours, rival) {
-                (Some(ours), Some(rival)) => times(ratio(ours, rival).median),
-                _ => "-".to_owned(),
-            },
-        ];
+        let mut cells = standing(found);
         if found.subject.goals.is_empty() {
-            rows.push(head.clone());
+            rows.push(cells.clone());
         }
         for wanted in found.subject.goals {
-            let (is, verdict) = match found.reached(wanted) {
-                None => ("-".to_owned(), "not measured"),
-                Some(spread) => {
-                    let show = |value| {
-                        if wanted.rival.is_some() {
-                            times(value)
-                        } else {
-                            figure(value)
-                        }
-                    };
-                    let is = format!(
-                        "{} [{}..{}]",
-                        show(spread.median),
-                        show(spread.low),
-                        show(spread.high)
-                    );
-                    (
-                        is,
-                        if wanted.bound.holds(spread.median) {
-                            "reached"
-                        } else {
-                            "missed"
-                        },
-                    )
-                }
-            };
-            head.extend([goal(wanted, unit), is, verdict.to_owned()]);
-            rows.push(head);
-            head = vec![String::new(); 4];
+            cells.extend(verdict(found, wanted));
+            rows.push(cells);
+            cells = vec![String::new(); 6];
         }
     }
-    aligned(&rows, &[0, 2, 4, 5, 6])
+    aligned(&rows, &[0, 2, 4, 6, 7, 8])
+}
+
+/// The subject, our figure, and the best of others with the ratio.
+fn standing(found: &Found) -> Vec<String> {
+    let unit = found.subject.unit.short();
+    let ours = found.best(Kind::Ours);
+    let shown = |row: &Row| figure(row.spread.median);
+    let mut cells = vec![
+        found.subject.id.to_owned(),
+        ours.map_or("-".to_owned(), |row| format!("{} {unit}", shown(row))),
+    ];
+    for kind in [Kind::Rival, Kind::Inside] {
+        let theirs = found.best(kind);
+        let named = theirs.map(|row| format!("{} {}", shown(row), row.name));
+        cells.push(named.unwrap_or_default());
+        cells.push(match (ours, theirs) {
+            (Some(ours), Some(theirs)) => times(ratio(ours, theirs).median),
+            _ => String::new(),
+        });
+    }
+    cells
+}
+
+fn verdict(found: &Found, wanted: &Goal) -> [String; 3] {
+    let goal = goal(wanted, found.subject.unit.short());
+    let Some(spread) = found.reached(wanted) else {
+        return [goal, "-".to_owned(), "not measured".to_owned()];
+    };
+    let show = if wanted.rival.is_some() {
+        times
+    } else {
+        figure
+    };
+    let [low, median, high] = [spread.low, spread.median, spread.high].map(show);
+    let is_reached = wanted.bound.holds(spread.median);
+    let verdict = if is_reached { "reached" } else { "missed" };
+    [
+        goal,
+        format!("{median} [{low}..{high}]"),
+        verdict.to_owned(),
+    ]
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! `iceoryx2`: publish and subscribe by polling, the payload loaned and not copied.
 
+use std::fs;
 use std::hint::spin_loop;
 use std::mem::MaybeUninit;
 
@@ -22,7 +23,14 @@ pub struct Topics {
 impl Topics {
     pub fn open_or_create(name: &str) -> Outcome<Self> {
         set_log_level(LogLevel::Fatal);
-        let node = NodeBuilder::new().create::<ipc::Service>()?;
+        let mut config = Config::default();
+        config.global.prefix = FileName::new(name.as_bytes())?;
+        config
+            .global
+            .set_root_path(&Path::new(folder(name).as_bytes())?);
+        let node = NodeBuilder::new()
+            .config(&config)
+            .create::<ipc::Service>()?;
         let topic = |direction: &str| -> Outcome<Topic> {
             let name = format!("{name}/{direction}").as_str().try_into()?;
             let builder = node.service_builder(&name).publish_subscribe::<[u8]>();
@@ -52,6 +60,25 @@ impl Topics {
             inbox: back.subscriber_builder().create()?,
             length,
         })
+    }
+}
+
+/// Where the files of these topics are kept.
+fn folder(name: &str) -> String {
+    format!("{}/{name}", std::env::temp_dir().display())
+}
+
+/// Removes, at its end, what the topics of this name leave in the file system.
+pub struct Traces(pub String);
+
+impl Drop for Traces {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(folder(&self.0));
+        for entry in fs::read_dir("/dev/shm").into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().starts_with(&self.0) {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
     }
 }
 

@@ -4,8 +4,10 @@ use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use super::tools::checked;
-use crate::harness::{Field, Kind, Outcome, Scale, Subject, Unit, at_least, at_most};
+use multiproc::Shared;
+
+use super::tools::{checked, unique};
+use crate::harness::{Field, Outcome, Scale, Subject, Unit, at_least, at_most};
 use crate::os::area::Area;
 use crate::os::cores::Pinned;
 use crate::os::nanoseconds_each;
@@ -28,42 +30,57 @@ pub const SUBJECTS: &[Subject] = &[
     },
 ];
 
-pub const ROLES: &[(&str, Role)] = &[("add-bare", |party| {
-    add_in(party, |party| party.area.word(BODY))
-})];
+pub const ROLES: &[(&str, Role)] = &[
+    ("add-bare", |party| add_in(party, || party.area.word(BODY))),
+    ("add-shared", |party| {
+        let word = Shared::<AtomicU64>::open(party.argument(1)?)?;
+        add_in(party, || &word)
+    }),
+];
 
 const OURS: &str = "multiproc Shared";
 const BARE: &str = "bare atomic add";
-const NOT_YET: &str = "Shared is not part of this version";
 
 fn alone(scale: Scale, field: &mut Field) {
     let count = scale.of(40_000_000);
-    field.absent(OURS, Kind::Ours, NOT_YET);
+    field.ours(OURS, || {
+        let word = Shared::new(AtomicU64::new(0))?;
+        Ok(Box::new(move || add_up(count, || &word)))
+    });
     field.rival(BARE, || {
         let word = AtomicU64::new(0);
-        Ok(Box::new(move || add_up(count, &word)))
+        Ok(Box::new(move || add_up(count, || &word)))
     });
     field.rival("atomic add, shared page", || {
         let area = Area::new(2 * BODY)?;
-        Ok(Box::new(move || add_up(count, area.word(BODY))))
+        Ok(Box::new(move || add_up(count, || area.word(BODY))))
     });
 }
 
-/// Nanoseconds for one of `count`.
-fn add_up(count: u64, word: &AtomicU64) -> Outcome<f64> {
+/// Nanoseconds for one of `count`; the word is looked up anew for each, as a user's code does.
+fn add_up<'a>(count: u64, word: impl Fn() -> &'a AtomicU64) -> Outcome<f64> {
     let _pinned = Pinned::to(0);
-    let (before, start) = (word.load(Ordering::Relaxed), Instant::now());
+    let (before, start) = (word().load(Ordering::Relaxed), Instant::now());
     for _ in 0..count {
-        word.fetch_add(black_box(1), Ordering::Relaxed);
+        word().fetch_add(black_box(1), Ordering::Relaxed);
     }
     let taken = nanoseconds_each(start, count);
-    checked(word.load(Ordering::Relaxed), before + count)?;
+    checked(word().load(Ordering::Relaxed), before + count)?;
     Ok(taken)
 }
 
 fn contended(scale: Scale, field: &mut Field) {
     let count = scale.of(10_000_000);
-    field.absent(OURS, Kind::Ours, NOT_YET);
+    field.ours(OURS, || {
+        Ok(Box::new(move || {
+            let name = unique("add");
+            let word = Shared::create(&name, AtomicU64::new(0))?;
+            let area = Area::new(BODY)?;
+            let reports = two_processes("add-shared", &area, &[count.to_string(), name])?;
+            checked(word.load(Ordering::Acquire), 2 * count)?;
+            Ok(2.0 * count as f64 / took(&reports) * 1e3)
+        }))
+    });
     field.rival(BARE, || {
         Ok(Box::new(move || {
             let area = Area::new(2 * BODY)?;
@@ -74,11 +91,11 @@ fn contended(scale: Scale, field: &mut Field) {
     });
 }
 
-fn add_in<'a>(party: &'a Party<'_>, word: impl Fn(&'a Party<'_>) -> &'a AtomicU64) -> Outcome<()> {
-    let (count, word) = (party.number(0)?, word(party));
+fn add_in<'a>(party: &Party<'_>, word: impl Fn() -> &'a AtomicU64) -> Outcome<()> {
+    let count = party.number(0)?;
     let begin = party.start_line();
     for _ in 0..count {
-        word.fetch_add(1, Ordering::Relaxed);
+        word().fetch_add(1, Ordering::Relaxed);
     }
     party.report(begin, count, 0);
     Ok(())

@@ -73,13 +73,13 @@ fn awake(scale: Scale, field: &mut Field) {
             }))
         });
     }
-    field.rival("crossbeam thread pool", || {
+    field.inside("crossbeam thread pool", || {
         let pool = ThreadPool::new(WORKERS);
         Ok(Box::new(move || {
             each_call(calls / 2, Duration::ZERO, || by_threads(&pool))
         }))
     });
-    field.rival("rayon install", || {
+    field.inside("rayon install", || {
         let pool = rayon_pool()?;
         Ok(Box::new(move || {
             each_call(calls / 5, Duration::ZERO, || {
@@ -104,7 +104,7 @@ fn asleep(scale: Scale, field: &mut Field) {
         }))
     });
     field.limit(FUTEX, || by_futex(calls));
-    field.rival("crossbeam thread pool", || {
+    field.inside("crossbeam thread pool", || {
         let pool = ThreadPool::new(1);
         pool.submit(|| std::mem::forget(Pinned::to(1)));
         Ok(Box::new(move || {

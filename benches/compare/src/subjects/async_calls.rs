@@ -46,15 +46,15 @@ fn calls(scale: Scale, field: &mut Field) {
             Ok(rate)
         }))
     });
-    field.rival("crossbeam thread pool, one results channel", || {
+    field.inside("crossbeam thread pool, one results channel", || {
         let pool = ThreadPool::new(WORKERS);
         Ok(Box::new(move || by_one_channel(&pool, tasks)))
     });
-    field.rival("crossbeam thread pool, a handle each", || {
+    field.inside("crossbeam thread pool, a handle each", || {
         let pool = ThreadPool::new(WORKERS);
         Ok(Box::new(move || by_handles(&pool, tasks)))
     });
-    field.rival("rayon scope, no results", || {
+    field.limit("rayon scope, no results", || {
         let pool = rayon_pool()?;
         Ok(Box::new(move || {
             let start = Instant::now();

@@ -15,14 +15,14 @@ use crate::rivals::thread_pool::ThreadPool;
 pub const SUBJECTS: &[Subject] = &[
     Subject {
         id: "cost-handles",
-        what: "one of so many calls handed over at once, then all results by their handles; grown: MiB that this process grew by",
+        what: "one of so many calls handed over at once, then all results by their handles; grown: MiB that this process grew by meanwhile",
         unit: Unit::Nanoseconds,
         goals: &[at_most("multiproc, 1,000,000", 1.5, "multiproc, 10,000")],
         field: handles,
     },
     Subject {
         id: "cost-stream",
-        what: "one of so many calls streamed through imap_unordered, chunk 1; grown: MiB that this process grew by",
+        what: "one of so many calls streamed through imap_unordered, chunk 1; grown: MiB that this process grew by meanwhile",
         unit: Unit::Nanoseconds,
         goals: &[at_most("multiproc, 10,000,000", 1.5, "multiproc, 10,000")],
         field: stream,
@@ -55,7 +55,7 @@ fn handles(scale: Scale, field: &mut Field) {
         ("crossbeam thread pool, 1,000", 1_000),
         ("crossbeam thread pool, 1,000,000", scale.of(1_000_000)),
     ] {
-        field.rival(name, || {
+        field.inside(name, || {
             let pool = ThreadPool::new(WORKERS);
             Ok(Box::new(move || {
                 several(tasks, || {
@@ -107,8 +107,8 @@ fn stream(scale: Scale, field: &mut Field) {
 /// Nanoseconds of one task; few tasks are repeated until there are 100,000.
 fn several(tasks: u64, mut run: impl FnMut() -> Outcome<u64>) -> Outcome<Sample> {
     let times = (100_000 / tasks).max(1);
-    let (before, start) = (resident()?, Instant::now());
-    let mut sums = Vec::new();
+    let before = reset_peak()?;
+    let (mut sums, start) = (Vec::new(), Instant::now());
     for _ in 0..times {
         sums.push(run()?);
     }
@@ -116,13 +116,19 @@ fn several(tasks: u64, mut run: impl FnMut() -> Outcome<u64>) -> Outcome<Sample>
     for sum in sums {
         checked(sum, sum_below(tasks))?;
     }
-    let grown = (resident()? - before).max(0.0);
-    Ok(Sample::from(each).note("grown", grown))
+    Ok(Sample::from(each).note("grown", (resident("VmHWM:")? - before).max(0.0)))
 }
 
-/// MiB of this process that are in memory.
-fn resident() -> Outcome<f64> {
-    let text = fs::read_to_string("/proc/self/statm")?;
-    let pages = text.split(' ').nth(1).ok_or("an empty statm")?;
-    Ok(pages.parse::<f64>()? * 4096.0 / 1048576.0)
+/// Forgets how large this process has been; MiB of it that are in memory now.
+fn reset_peak() -> Outcome<f64> {
+    fs::write("/proc/self/clear_refs", "5")?;
+    resident("VmRSS:")
+}
+
+/// MiB of this process that are, or at most were, in memory.
+fn resident(key: &str) -> Outcome<f64> {
+    let text = fs::read_to_string("/proc/self/status")?;
+    let line = text.lines().find_map(|line| line.strip_prefix(key));
+    let kibibytes = line.and_then(|line| line.split_whitespace().next());
+    Ok(kibibytes.ok_or("no such line")?.parse::<f64>()? / 1024.0)
 }

@@ -1,6 +1,7 @@
 //! 64 MiB there and back.
 
 use std::fs::File;
+use std::hint::black_box;
 use std::io::{Read, Write, pipe};
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::thread;
@@ -61,7 +62,9 @@ fn echo(scale: Scale, field: &mut Field) {
         })
     });
     field.limit("two memcpys, each into a new vector", || {
-        repeat(size, times, move |bytes| Ok(bytes.clone().clone()))
+        repeat(size, times, move |bytes| {
+            Ok(black_box(bytes.clone()).clone())
+        })
     });
     field.rival("pipes", || by_pipes(size, times));
     by_procspawn(field, size, times);

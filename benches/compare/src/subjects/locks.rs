@@ -89,13 +89,13 @@ fn alone(scale: Scale, field: &mut Field) {
             add_at(area);
         })
     });
-    field.rival("std, one process", || {
+    field.inside("std, one process", || {
         let mutex = Mutex::new(0_u64);
         repeat(count, move || {
             *mutex.lock().expect("not poisoned") += black_box(1);
         })
     });
-    field.rival("parking_lot, one process", || {
+    field.inside("parking_lot, one process", || {
         let mutex = parking_lot::Mutex::new(0_u64);
         repeat(count, move || {
             *mutex.lock() += black_box(1);
@@ -151,7 +151,7 @@ fn contended(scale: Scale, field: &mut Field) {
             total(&reports, area.word(WORD).load(Ordering::Acquire))
         }))
     });
-    field.rival("std, threads", || {
+    field.inside("std, threads", || {
         Ok(Box::new(move || {
             let mutex = Mutex::new(0_u64);
             let reports = in_threads(milliseconds, |me| {
@@ -160,7 +160,7 @@ fn contended(scale: Scale, field: &mut Field) {
             total(&reports, *mutex.lock().expect("not poisoned"))
         }))
     });
-    field.rival("parking_lot, threads", || {
+    field.inside("parking_lot, threads", || {
         Ok(Box::new(move || {
             let mutex = parking_lot::Mutex::new(0_u64);
             let reports = in_threads(milliseconds, |me| bump(&mut mutex.lock(), me))?;

@@ -3,11 +3,11 @@
 use std::slice;
 use std::time::{Duration, Instant};
 
-use multiproc::Pool;
+use multiproc::{Array, Pool};
 use rayon::prelude::*;
 
 use super::tools::{Stopwatch, WORKERS, checked, millions, rayon_pool, sum_below};
-use crate::harness::{Field, Kind, Outcome, Run, Scale, Subject, Unit, at_least, no_less_than};
+use crate::harness::{Field, Outcome, Run, Scale, Subject, Unit, at_least, no_less_than};
 use crate::os::area::Area;
 use crate::rivals::python::Python;
 
@@ -51,13 +51,13 @@ fn copied(scale: Scale, field: &mut Field) {
         let pool = Pool::with_workers(WORKERS)?;
         repeat(items, move |input| Ok(pool.map(square, input)?))
     });
-    field.rival("rayon", || {
+    field.inside("rayon", || {
         let pool = rayon_pool()?;
         repeat(items, move |input| {
             Ok(pool.install(|| input.into_par_iter().map(square).collect()))
         })
     });
-    field.rival("one thread", || {
+    field.inside("one thread", || {
         repeat(items, |input| Ok(input.into_iter().map(square).collect()))
     });
     field.rival("Python Pool", || Python::contender("pool_map", &[items]));
@@ -92,12 +92,22 @@ fn repeat(
 fn in_place(scale: Scale, field: &mut Field) {
     const TIMES: u64 = 100;
     let items = scale.of(1_000_000);
-    field.absent(
-        "multiproc",
-        Kind::Ours,
-        "for_each_chunk is not part of this version",
-    );
-    field.rival("rayon", || {
+    field.ours("multiproc", || {
+        let (pool, array) = (
+            Pool::with_workers(WORKERS)?,
+            Array::<u64>::new(items as usize)?,
+        );
+        Ok(Box::new(move || {
+            array.update(fill)?;
+            let mut watch = Stopwatch::default();
+            for _ in 0..TIMES {
+                watch.run(|| pool.for_each_chunk(&array, CHUNK, square_all))?;
+            }
+            check(&array.lock().map_err(multiproc::Error::from)?, TIMES)?;
+            Ok(watch.millions(TIMES * items))
+        }))
+    });
+    field.inside("rayon", || {
         let pool = rayon_pool()?;
         let area = Area::new(8 * items as usize)?; // the same kind of pages as ours
         Ok(Box::new(move || {
@@ -111,7 +121,7 @@ fn in_place(scale: Scale, field: &mut Field) {
             Ok(watch.millions(TIMES * items))
         }))
     });
-    field.rival("one thread", || {
+    field.inside("one thread", || {
         let area = Area::new(8 * items as usize)?;
         Ok(Box::new(move || {
             let numbers = numbers_in(&area, items as usize);
@@ -184,7 +194,7 @@ fn chunks(scale: Scale, field: &mut Field) {
             }))
         });
     }
-    field.rival("rayon", || {
+    field.inside("rayon", || {
         let pool = rayon_pool()?;
         Ok(Box::new(move || {
             let start = Instant::now();

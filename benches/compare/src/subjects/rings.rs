@@ -94,7 +94,7 @@ fn spsc<const WORDS: usize, const CHUNK: u64>(scale: Scale, field: &mut Field) {
             rate(&two_processes(role, &area, &[count.to_string()])?)
         }))
     });
-    field.rival(CROSSBEAM, || by_crossbeam::<WORDS>(1, count / 8));
+    field.inside(CROSSBEAM, || by_crossbeam::<WORDS>(1, count / 8));
     by_descriptors::<WORDS>(field, count / 40);
 }
 
@@ -116,7 +116,7 @@ fn ring_by(pairs: u64, _chunk: u64, scale: Scale, field: &mut Field) {
             "Ring is not part of this version",
         );
     }
-    field.rival(CROSSBEAM, || by_crossbeam::<1>(pairs, count / pairs));
+    field.inside(CROSSBEAM, || by_crossbeam::<1>(pairs, count / pairs));
     if pairs == 1 {
         by_descriptors::<1>(field, count / 10);
     }

@@ -49,7 +49,7 @@ fn tree(scale: Scale, field: &mut Field) {
             Ok(taken)
         }))
     });
-    field.rival("rayon", || {
+    field.inside("rayon", || {
         let (root, expected) = tree()?;
         Ok(Box::new(move || {
             let start = Instant::now();
@@ -68,7 +68,7 @@ fn tree(scale: Scale, field: &mut Field) {
             Ok(taken)
         }))
     });
-    field.rival("one thread", || {
+    field.inside("one thread", || {
         let (root, expected) = tree()?;
         Ok(Box::new(move || {
             let start = Instant::now();

@@ -64,7 +64,7 @@ fn start(workers: usize, scale: Scale, field: &mut Field) {
             Ok(Box::new(pool))
         })
     });
-    field.rival("crossbeam thread pool", || {
+    field.inside("crossbeam thread pool", || {
         repeat(times, move || {
             let pool = ThreadPool::new(workers);
             let (sender, receiver) = bounded(1);
@@ -73,7 +73,7 @@ fn start(workers: usize, scale: Scale, field: &mut Field) {
             Ok(Box::new(pool))
         })
     });
-    field.rival("rayon", || {
+    field.inside("rayon", || {
         repeat(times, move || {
             let pool = rayon::ThreadPoolBuilder::new()
                 .num_threads(workers)

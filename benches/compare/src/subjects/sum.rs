@@ -36,15 +36,15 @@ fn sums(scale: Scale, field: &mut Field) {
             finish(start, parts.iter().sum(), length)
         }))
     });
-    field.rival("rayon, the same pages", || {
+    field.inside("rayon, the same pages", || {
         let (pool, numbers) = (rayon_pool()?, frozen(length)?);
         by_rayon(pool, length, move || Ok(sum_by_rayon(&numbers)))
     });
-    field.rival("rayon, a vector", || {
+    field.inside("rayon, a vector", || {
         let (pool, numbers) = (rayon_pool()?, vec![1.0; length]);
         by_rayon(pool, length, move || Ok(sum_by_rayon(&numbers)))
     });
-    field.rival("one thread, the same pages", || {
+    field.inside("one thread, the same pages", || {
         let numbers = frozen(length)?;
         Ok(Box::new(move || {
             let start = Instant::now();

@@ -116,7 +116,7 @@ fn small(scale: Scale, field: &mut Field) {
         processes("trip-lamport", length, vec![count.to_string()])
     });
     by_iceoryx(field, 64, count / 5);
-    field.rival("crossbeam-channel, threads", || {
+    field.inside("crossbeam-channel, threads", || {
         Ok(Box::new(move || by_crossbeam(count / 50)))
     });
     by_ipc_channel(field, 64, count / 100);
@@ -215,6 +215,7 @@ fn by_iceoryx(field: &mut Field, length: usize, count: u64) {
     field.rival("iceoryx2", || {
         Ok(Box::new(move || {
             let name = unique("iceoryx2");
+            let _traces = crate::rivals::iceoryx::Traces(name.clone());
             let _made_once = crate::rivals::iceoryx::Topics::open_or_create(&name)?;
             let area = Area::new(2 * BODY)?;
             let arguments = [count.to_string(), length.to_string(), name];
