@@ -1,6 +1,6 @@
 //! Which processors a thread may run on.
 
-use std::mem;
+use std::{fs, mem};
 
 /// Moves this thread to one processor until dropped.
 pub struct Pinned(libc::cpu_set_t);
@@ -19,9 +19,14 @@ impl Drop for Pinned {
     }
 }
 
-/// Moves another process, or thread, to one processor for good.
+/// Moves all threads of another process to one processor for good.
 pub fn pin_process(pid: u32, core: usize) {
-    set(pid.cast_signed(), &only(core));
+    let threads = fs::read_dir(format!("/proc/{pid}/task"));
+    for thread in threads.into_iter().flatten().flatten() {
+        if let Ok(number) = thread.file_name().to_string_lossy().parse() {
+            set(number, &only(core));
+        }
+    }
 }
 
 fn only(core: usize) -> libc::cpu_set_t {

@@ -24,6 +24,7 @@ pub const BODY: usize = 4096;
 
 const SECONDS: u32 = 60; // then a party is stuck
 const REPORT: usize = 64;
+const ANYWHERE: &str = "anywhere";
 
 /// What one of them does.
 pub type Role = fn(&Party<'_>) -> Outcome<()>;
@@ -103,11 +104,11 @@ pub struct Processes<'a> {
 }
 
 impl<'a> Processes<'a> {
-    /// Starts `count` of them, pinned from `first_core` on. They share the area and inherit what is not closed on exec.
+    /// Starts `count` of them, pinned from `first_core` on if one is given. They share the area and inherit what is not closed on exec.
     pub fn start(
         role: &str,
         count: usize,
-        first_core: usize,
+        first_core: Option<usize>,
         area: &'a Area,
         arguments: &[String],
     ) -> Outcome<Self> {
@@ -122,7 +123,7 @@ impl<'a> Processes<'a> {
                 index.to_string(),
                 count.to_string(),
             ];
-            let core = (first_core + index).to_string();
+            let core = first_core.map_or(ANYWHERE.to_owned(), |first| (first + index).to_string());
             let mut command = Command::new("/proc/self/exe");
             command
                 .args([FLAG, role])
@@ -158,7 +159,7 @@ impl Drop for Processes<'_> {
 
 /// Two processes, on cores 0 and 1, from start to end.
 pub fn two_processes(role: &str, area: &Area, arguments: &[String]) -> Outcome<Vec<Report>> {
-    Processes::start(role, 2, 0, area, arguments)?.join()
+    Processes::start(role, 2, Some(0), area, arguments)?.join()
 }
 
 /// So many threads, on cores 0, 1 and so on around, from start to end.
@@ -196,7 +197,10 @@ pub fn take_part(role_of: impl Fn(&str) -> Option<Role>) -> Option<Outcome<()>> 
         };
         let role = role_of(role).ok_or("no such role")?;
         let area = Area::inherited(descriptor.parse()?)?;
-        let _pinned = Pinned::to(core.parse()?);
+        let _pinned = match core.as_str() {
+            ANYWHERE => None,
+            core => Some(Pinned::to(core.parse()?)),
+        };
         role(&Party {
             area: &area,
             index: index.parse()?,

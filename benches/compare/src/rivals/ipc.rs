@@ -29,7 +29,7 @@ impl Echo {
     pub fn start() -> Outcome<Self> {
         let area: &'static Area = Box::leak(Box::new(Area::new(BODY)?));
         let (server, name) = IpcOneShotServer::<(IpcBytesSender, IpcBytesReceiver)>::new()?;
-        let process = Processes::start("ipc-echo", 1, 1, area, &[name])?;
+        let process = Processes::start("ipc-echo", 1, Some(1), area, &[name])?;
         let (_, (there, back)) = server.accept()?;
         Ok(Self {
             there,

@@ -1,7 +1,8 @@
 //! One call in another process and its result back.
 //!
 //! Asleep: 2 ms pass before each call, in which every pool's workers go to sleep. Its figures depend on where the parties run, so ours,
-//! the thread pool and the futex are pinned alike: the caller on core 0, the worker on core 1.
+//! the thread pool and the futex are pinned alike, the caller on core 0 and the worker on core 1; and once more ours and the futex as the
+//! kernel places them: a waker and whom it wakes then often share a core.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -32,7 +33,7 @@ pub const SUBJECTS: &[Subject] = &[
     },
     Subject {
         id: "apply-asleep",
-        what: "one call and its result, 2 ms after the last one; caller on core 0, 1 worker on core 1 (Python, procspawn: 2, anywhere)",
+        what: "one call and its result, 2 ms after the last one; 1 worker; caller on core 0, worker on core 1 unless named (Python, procspawn: 2 workers, anywhere)",
         unit: Unit::Microseconds,
         goals: &[
             at_most(OURS_PINNED, 1.25, FUTEX),
@@ -93,17 +94,22 @@ fn awake(scale: Scale, field: &mut Field) {
 
 fn asleep(scale: Scale, field: &mut Field) {
     let calls = scale.of(200);
-    field.ours(OURS_PINNED, || {
-        let pool = Pool::with_workers(1)?;
-        pool.worker_pids()
-            .into_iter()
-            .for_each(|pid| pin_process(pid, 1));
-        Ok(Box::new(move || {
-            let _pinned = Pinned::to(0);
-            each_call(calls, PAUSE, || checked(pool.apply(same, 7)?, 7))
-        }))
-    });
-    field.limit(FUTEX, || by_futex(calls));
+    for (name, is_pinned) in [(OURS_PINNED, true), ("multiproc, not pinned", false)] {
+        field.ours(name, || {
+            let pool = Pool::with_workers(1)?;
+            if is_pinned {
+                pool.worker_pids()
+                    .into_iter()
+                    .for_each(|pid| pin_process(pid, 1));
+            }
+            Ok(Box::new(move || {
+                let _pinned = is_pinned.then(|| Pinned::to(0));
+                each_call(calls, PAUSE, || checked(pool.apply(same, 7)?, 7))
+            }))
+        });
+    }
+    field.limit(FUTEX, || by_futex(calls, true));
+    field.limit("futex ping-pong, not pinned", || by_futex(calls, false));
     field.inside("crossbeam thread pool", || {
         let pool = ThreadPool::new(1);
         pool.submit(|| std::mem::forget(Pinned::to(1)));
@@ -148,12 +154,12 @@ fn by_procspawn(field: &mut Field, _: u64, _: Duration) {
 }
 
 /// The least that a wait through the kernel costs: a word there, a wake, a word back, a wake.
-fn by_futex(calls: u64) -> Outcome<Run<Sample>> {
+fn by_futex(calls: u64, is_pinned: bool) -> Outcome<Run<Sample>> {
     Ok(Box::new(move || {
         let area = Area::new(2 * BODY)?;
         let (there, back) = (area.half(BODY), area.half(BODY + 128));
-        let echo = Processes::start("futex-echo", 1, 1, &area, &[])?;
-        let _pinned = Pinned::to(0);
+        let echo = Processes::start("futex-echo", 1, is_pinned.then_some(1), &area, &[])?;
+        let _pinned = is_pinned.then(|| Pinned::to(0));
         let mut round = 0;
         let send = |value| {
             there.store(value, Ordering::Release);

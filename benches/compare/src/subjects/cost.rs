@@ -119,8 +119,10 @@ fn several(tasks: u64, mut run: impl FnMut() -> Outcome<u64>) -> Outcome<Sample>
     Ok(Sample::from(each).note("grown", (resident("VmHWM:")? - before).max(0.0)))
 }
 
-/// Forgets how large this process has been; MiB of it that are in memory now.
+/// Gives free memory back and forgets how large this process has been; MiB of it that are in memory now.
 fn reset_peak() -> Outcome<f64> {
+    // SAFETY: it may be called at any time.
+    unsafe { libc::malloc_trim(0) };
     fs::write("/proc/self/clear_refs", "5")?;
     resident("VmRSS:")
 }

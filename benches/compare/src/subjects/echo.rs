@@ -100,7 +100,7 @@ fn by_pipes(size: usize, times: u64) -> Outcome<Run<f64>> {
     let area: &'static Area = Box::leak(Box::new(Area::new(BODY)?));
     let ((inbox, mut there), (mut back, outbox)) = (pipe()?, pipe()?);
     let arguments = [leave_open(&inbox)?, leave_open(&outbox)?];
-    let process = Processes::start("pipe-echo", 1, 1, area, &arguments)?;
+    let process = Processes::start("pipe-echo", 1, Some(1), area, &arguments)?;
     drop((inbox, outbox));
     repeat(size, times, move |bytes| {
         let _running = &process;

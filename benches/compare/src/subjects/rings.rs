@@ -198,7 +198,7 @@ fn by_descriptors<const WORDS: usize>(field: &mut Field, count: u64) {
         let processes = Processes::start(
             "descriptor",
             2,
-            0,
+            Some(0),
             &area,
             &[arguments.as_slice(), &ends].concat(),
         )?;
