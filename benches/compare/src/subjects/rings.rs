@@ -5,8 +5,10 @@ use std::io::{Read, Write, pipe};
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
-use super::tools::{checked, sum_below};
-use crate::harness::{Field, Kind, Outcome, Run, Scale, Subject, Unit, at_least, no_less_than};
+use multiproc::Ring;
+
+use super::tools::{checked, sum_below, unique};
+use crate::harness::{Field, Outcome, Run, Scale, Subject, Unit, at_least, no_less_than};
 use crate::os::area::Area;
 use crate::os::party::{
     BODY, Party, Processes, Report, Role, leave_open, threads, took, two_processes,
@@ -46,21 +48,21 @@ pub const SUBJECTS: &[Subject] = &[
         what: "u64 through a ring for many producers and consumers, pushed singly, from core 0 to core 1; capacity 1024",
         unit: Unit::MillionsPerSecond,
         goals: &[no_less_than("multiproc Ring", 10.0)],
-        field: |scale, field| ring(1, scale, field),
+        field: |scale, field| ring(1, 1, scale, field),
     },
     Subject {
         id: "ring-8-slices",
         what: "the same, pushed and popped by 32",
         unit: Unit::MillionsPerSecond,
         goals: &[at_least("multiproc Ring", 1.0, CROSSBEAM)],
-        field: |scale, field| ring_by(1, 32, scale, field),
+        field: |scale, field| ring(1, 32, scale, field),
     },
     Subject {
         id: "ring-8-2x2",
         what: "the same, pushed singly, by two producers on core 0 to two consumers on core 1, in total",
         unit: Unit::MillionsPerSecond,
         goals: &[at_least("multiproc Ring", 1.0, "multiproc Ring, 1 by 1")],
-        field: |scale, field| ring(2, scale, field),
+        field: |scale, field| ring(2, 1, scale, field),
     },
 ];
 
@@ -69,6 +71,13 @@ pub const ROLES: &[(&str, Role)] = &[
     ("lamport-8-chunks", by_lamport::<1, 32>),
     ("lamport-64-chunks", by_lamport::<8, 32>),
     ("descriptor", by_descriptor),
+    ("ring", in_ring),
+    #[cfg(feature = "spsc")]
+    ("spsc-8", in_spsc::<1, 1>),
+    #[cfg(feature = "spsc")]
+    ("spsc-8-chunks", in_spsc::<1, 32>),
+    #[cfg(feature = "spsc")]
+    ("spsc-64-chunks", in_spsc::<8, 32>),
 ];
 
 const LAMPORT: &str = "Lamport ring";
@@ -76,45 +85,29 @@ const CROSSBEAM: &str = "crossbeam-channel, threads";
 const CAPACITY: u64 = 1024;
 
 fn spsc<const WORDS: usize, const CHUNK: u64>(scale: Scale, field: &mut Field) {
-    let role = match (WORDS, CHUNK) {
-        (1, 1) => "lamport-8",
-        (1, 32) => "lamport-8-chunks",
-        (8, 32) => "lamport-64-chunks",
-        _ => unreachable!("a role for each of the three"),
+    let [ours, lamport] = match (WORDS, CHUNK) {
+        (1, 1) => ["spsc-8", "lamport-8"],
+        (1, 32) => ["spsc-8-chunks", "lamport-8-chunks"],
+        (8, 32) => ["spsc-64-chunks", "lamport-64-chunks"],
+        _ => unreachable!("roles for each of the three"),
     };
     let count = scale.of(20_000_000) * CHUNK.min(4) / WORDS as u64;
-    field.absent(
-        "multiproc spsc",
-        Kind::Ours,
-        "spsc is not part of this version",
-    );
+    by_spsc(field, ours, count);
     field.rival(LAMPORT, || {
         Ok(Box::new(move || {
             let area = Area::new(BODY + bytes::<WORDS>(CAPACITY))?;
-            rate(&two_processes(role, &area, &[count.to_string()])?)
+            rate(&two_processes(lamport, &area, &[count.to_string()])?)
         }))
     });
     field.inside(CROSSBEAM, || by_crossbeam::<WORDS>(1, count / 8));
     by_descriptors::<WORDS>(field, count / 40);
 }
 
-fn ring(pairs: u64, scale: Scale, field: &mut Field) {
-    ring_by(pairs, 1, scale, field);
-}
-
-fn ring_by(pairs: u64, _chunk: u64, scale: Scale, field: &mut Field) {
+fn ring(pairs: u64, chunk: usize, scale: Scale, field: &mut Field) {
     let count = scale.of(4_000_000);
-    field.absent(
-        "multiproc Ring",
-        Kind::Ours,
-        "Ring is not part of this version",
-    );
+    field.ours("multiproc Ring", || by_ring(pairs, chunk, count / pairs));
     if pairs > 1 {
-        field.absent(
-            "multiproc Ring, 1 by 1",
-            Kind::Ours,
-            "Ring is not part of this version",
-        );
+        field.ours("multiproc Ring, 1 by 1", || by_ring(1, chunk, count));
     }
     field.inside(CROSSBEAM, || by_crossbeam::<1>(pairs, count / pairs));
     if pairs == 1 {
@@ -122,17 +115,18 @@ fn ring_by(pairs: u64, _chunk: u64, scale: Scale, field: &mut Field) {
     }
 }
 
-/// Parties with an even index send 1, 2, .. up to `count`; the others receive as many and report their sum. A tenth is the warm-up.
+/// Parties with an even index send 1, 2, .. up to `count`, and say which is the last; the others receive as many and report their sum. A
+/// tenth is the warm-up.
 fn stream(
     party: &Party<'_>,
     count: u64,
-    mut send: impl FnMut(u64),
+    mut send: impl FnMut(u64, bool),
     mut receive: impl FnMut() -> u64,
 ) {
     let sends = party.index.is_multiple_of(2);
     let mut run = |count: u64| {
         if sends {
-            (1..=count).for_each(&mut send);
+            (1..=count).for_each(|value| send(value, value == count));
             return 0;
         }
         (0..count).fold(0, |sum, _| sum + receive())
@@ -152,22 +146,164 @@ fn rate(reports: &[Report]) -> Outcome<f64> {
     Ok(counts as f64 / took(reports) * 1e3)
 }
 
+fn by_ring(pairs: u64, chunk: usize, count: u64) -> Outcome<Run<f64>> {
+    Ok(Box::new(move || {
+        let name = unique("ring");
+        let _ring = Ring::<u64>::create(&name, CAPACITY as usize)?;
+        let arguments = [count.to_string(), chunk.to_string(), name];
+        let area = Area::new(BODY)?;
+        let processes = Processes::start("ring", 2 * pairs as usize, Some(0), &area, &arguments)?;
+        rate(&processes.join()?)
+    }))
+}
+
+fn in_ring(party: &Party<'_>) -> Outcome<()> {
+    let (count, chunk) = (party.number(0)?, party.number(1)? as usize);
+    let ring = Ring::<u64>::open(party.argument(2)?)?;
+    if chunk == 1 {
+        let send = |value, _| ring.push(value).expect("the ring is open");
+        stream(party, count, send, || ring.pop().expect("the ring is open"));
+    } else {
+        let mut gathered = Gathered::new(chunk);
+        let send = gathered.sender(|items| ring.push_slice(items).expect("the ring is open"));
+        let mut handed = Handed::new(chunk, 0);
+        let receive = || handed.next(|items| ring.pop_slice(items).expect("the ring is open"));
+        stream(party, count, send, receive);
+    }
+    Ok(())
+}
+
+/// Items on their way out, sent when there are enough.
+struct Gathered<T>(Vec<T>);
+
+impl<T> Gathered<T> {
+    fn new(chunk: usize) -> Self {
+        Self(Vec::with_capacity(chunk))
+    }
+}
+
+impl<T: From<Word>> Gathered<T> {
+    fn sender(&mut self, mut push: impl FnMut(&[T]) -> usize) -> impl FnMut(u64, bool) {
+        move |value, is_last| {
+            self.0.push(Word(value).into());
+            if is_last || self.0.len() == self.0.capacity() {
+                assert_eq!(push(&self.0), self.0.len());
+                self.0.clear();
+            }
+        }
+    }
+}
+
+/// An item is its number, so many times over.
+struct Word(u64);
+
+impl From<Word> for u64 {
+    fn from(word: Word) -> Self {
+        word.0
+    }
+}
+
+impl<const WORDS: usize> From<Word> for [u64; WORDS] {
+    fn from(word: Word) -> Self {
+        [word.0; WORDS]
+    }
+}
+
+/// Items that came together, handed out one by one.
+struct Handed<T> {
+    items: Vec<T>,
+    next: usize,
+    end: usize,
+}
+
+impl<T: Copy> Handed<T> {
+    fn new(chunk: usize, zero: T) -> Self {
+        Self {
+            items: vec![zero; chunk],
+            next: 0,
+            end: 0,
+        }
+    }
+
+    #[inline]
+    fn next(&mut self, pop: impl FnOnce(&mut [T]) -> usize) -> T {
+        if self.next == self.end {
+            (self.next, self.end) = (0, pop(&mut self.items));
+        }
+        self.next += 1;
+        self.items[self.next - 1]
+    }
+}
+
+#[cfg(feature = "spsc")]
+fn by_spsc(field: &mut Field, role: &'static str, count: u64) {
+    field.ours("multiproc spsc", || {
+        Ok(Box::new(move || {
+            let area = Area::new(2 * BODY)?;
+            rate(&two_processes(
+                role,
+                &area,
+                &[count.to_string(), unique("spsc")],
+            )?)
+        }))
+    });
+}
+
+#[cfg(not(feature = "spsc"))]
+fn by_spsc(field: &mut Field, _: &'static str, _: u64) {
+    field.absent(
+        "multiproc spsc",
+        crate::harness::Kind::Ours,
+        "built without it",
+    );
+}
+
+#[cfg(feature = "spsc")]
+fn in_spsc<const WORDS: usize, const CHUNK: usize>(party: &Party<'_>) -> Outcome<()> {
+    use multiproc::spsc;
+    use std::sync::atomic::Ordering;
+    let (count, name) = (party.number(0)?, party.argument(1)?);
+    let is_made = party.area.word(BODY);
+    if party.index == 0 {
+        let sender = spsc::create_sender::<[u64; WORDS]>(name, CAPACITY as usize)?;
+        is_made.store(1, Ordering::Release);
+        let unused = || unreachable!("it sends");
+        if CHUNK == 1 {
+            let send = |value, _| sender.push([value; WORDS]).expect("the receiver is there");
+            stream(party, count, send, unused);
+        } else {
+            let mut gathered = Gathered::new(CHUNK);
+            let push = |items: &[_]| sender.push_slice(items).expect("the receiver is there");
+            stream(party, count, gathered.sender(push), unused);
+        }
+    } else {
+        while is_made.load(Ordering::Acquire) == 0 {
+            std::thread::yield_now();
+        }
+        let receiver = spsc::open_receiver::<[u64; WORDS]>(name)?;
+        let unused = |_, _| unreachable!("it receives");
+        if CHUNK == 1 {
+            let receive = || receiver.pop().expect("the sender is there")[WORDS - 1];
+            stream(party, count, unused, receive);
+        } else {
+            let mut handed = Handed::new(CHUNK, [0; WORDS]);
+            let pop = |items: &mut [_]| receiver.pop_slice(items).expect("the sender is there");
+            stream(party, count, unused, || handed.next(pop)[WORDS - 1]);
+        }
+    }
+    Ok(())
+}
+
 fn by_lamport<const WORDS: usize, const CHUNK: u64>(party: &Party<'_>) -> Outcome<()> {
     let mut producer = Producer::<WORDS, CHUNK>::at(party.area, BODY, CAPACITY);
     let mut consumer = Consumer::<WORDS, CHUNK>::at(party.area, BODY, CAPACITY);
-    let count = party.number(0)?;
-    let mut left = count / 10; // of the warm-up, then of the rest: the last item of each is published at once
-    let mut warm = true;
-    let send = |value| {
+    let send = |value, is_last| {
         producer.push([value; WORDS]);
-        left -= 1;
-        if left == 0 {
+        if is_last {
             producer.publish();
-            left = if warm { count } else { 0 };
-            warm = false;
         }
     };
-    stream(party, count, send, || consumer.pop()[WORDS - 1]);
+    stream(party, party.number(0)?, send, || consumer.pop()[WORDS - 1]);
     Ok(())
 }
 
@@ -177,7 +313,7 @@ fn by_crossbeam<const WORDS: usize>(pairs: u64, count: u64) -> Outcome<Run<f64>>
         let (sender, receiver) = crossbeam_channel::bounded::<[u64; WORDS]>(CAPACITY as usize);
         let area = Area::new(BODY)?;
         let reports = threads(2 * pairs as usize, &area, |party| {
-            let send = |value| {
+            let send = |value, _| {
                 sender
                     .send([value; WORDS])
                     .expect("the receivers are there")
@@ -227,7 +363,7 @@ fn by_descriptor(party: &Party<'_>) -> Outcome<()> {
     };
     let (mut outbox, mut inbox) = (end(2)?, end(3)?);
     let (mut sent, mut received) = (vec![0; size], vec![0; size]);
-    let send = |value: u64| {
+    let send = |value: u64, _| {
         sent[..8].copy_from_slice(&value.to_ne_bytes());
         outbox.write_all(&sent).expect("the other reads");
     };

@@ -4,8 +4,10 @@ use std::hint::spin_loop;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use multiproc::{Queue, Ring};
+
 use super::tools::{checked, unique};
-use crate::harness::{Field, Kind, Outcome, Run, Scale, Subject, Unit, at_most};
+use crate::harness::{Field, Outcome, Run, Scale, Subject, Unit, at_most};
 use crate::os::area::Area;
 use crate::os::cores::Pinned;
 use crate::os::nanoseconds_each;
@@ -34,6 +36,48 @@ pub const SUBJECTS: &[Subject] = &[
 ];
 
 pub const ROLES: &[(&str, Role)] = &[
+    ("trip-ring", |party| {
+        let (out, inward) = ends(party)?;
+        let (out, inward) = (Ring::<Message>::open(out)?, Ring::<Message>::open(inward)?);
+        let send = |value| out.push([value; 8]).expect("the ring is open");
+        trip(party, party.number(0)?, send, || {
+            inward.pop().expect("the ring is open")[7]
+        });
+        Ok(())
+    }),
+    ("trip-queue", |party| {
+        let (out, inward) = ends(party)?;
+        let (out, inward) = (
+            Queue::<Vec<u64>>::open(out)?,
+            Queue::<Vec<u64>>::open(inward)?,
+        );
+        let send = |value| {
+            let mut frame = out.loan(MEBIBYTE / 8).expect("a loan");
+            frame[0] = value;
+            frame.send().expect("the queue is open");
+        };
+        trip(party, party.number(0)?, send, || {
+            inward.recv().expect("the queue is open")[0]
+        });
+        Ok(())
+    }),
+    #[cfg(feature = "spsc")]
+    ("trip-spsc", |party| {
+        use multiproc::spsc;
+        let (out, inward) = ends(party)?;
+        let sender = spsc::create_sender::<Message>(out, CAPACITY as usize)?;
+        let are_made = party.area.word(BODY);
+        are_made.fetch_add(1, Ordering::AcqRel);
+        while are_made.load(Ordering::Acquire) < 2 {
+            spin_loop();
+        }
+        let receiver = spsc::open_receiver::<Message>(inward)?;
+        let send = |value| sender.push([value; 8]).expect("the other is there");
+        trip(party, party.number(0)?, send, || {
+            receiver.pop().expect("the other is there")[7]
+        });
+        Ok(())
+    }),
     ("trip-lines", |party| {
         let (mine, other) = lines(party);
         let send = |value| mine.store(value, Ordering::Release);
@@ -93,21 +137,27 @@ pub const ROLES: &[(&str, Role)] = &[
 
 const LINES: &str = "two cache lines";
 const CAPACITY: u64 = 1024;
+const MEBIBYTE: usize = 1 << 20;
+
+/// 64 bytes.
+type Message = [u64; 8];
+
 #[cfg(feature = "iceoryx2")]
 const READY: usize = BODY;
 
 fn small(scale: Scale, field: &mut Field) {
     let count = scale.of(1_000_000);
-    field.absent(
-        "multiproc Ring",
-        Kind::Ours,
-        "Ring is not part of this version",
-    );
-    field.absent(
-        "multiproc spsc",
-        Kind::Ours,
-        "spsc is not part of this version",
-    );
+    field.ours("multiproc Ring", || {
+        Ok(Box::new(move || {
+            let name = unique("trip");
+            let ends = ["there", "back"].map(|end| format!("{name}-{end}"));
+            let _there = Ring::<Message>::create(&ends[0], CAPACITY as usize)?;
+            let _back = Ring::<Message>::create(&ends[1], CAPACITY as usize)?;
+            let arguments = [[count.to_string()].as_slice(), &ends].concat();
+            each(&two_processes("trip-ring", &Area::new(BODY)?, &arguments)?)
+        }))
+    });
+    by_spsc(field, count);
     field.limit(LINES, || {
         processes("trip-lines", 2 * BODY, vec![count.to_string()])
     });
@@ -124,13 +174,19 @@ fn small(scale: Scale, field: &mut Field) {
 
 fn large(scale: Scale, field: &mut Field) {
     let count = scale.of(100_000);
-    field.absent(
-        "multiproc Queue",
-        Kind::Ours,
-        "Queue is not part of this version",
-    );
-    by_iceoryx(field, 1 << 20, count);
-    by_ipc_channel(field, 1 << 20, count / 500);
+    field.ours("multiproc Queue", || {
+        Ok(Box::new(move || {
+            let name = unique("trip");
+            let ends = ["there", "back"].map(|end| format!("{name}-{end}"));
+            let queues = Queue::<Vec<u64>>::builder(4);
+            let queues = queues.max_bytes(64 << 20);
+            let (_there, _back) = (queues.create(&ends[0])?, queues.create(&ends[1])?);
+            let arguments = [[count.to_string()].as_slice(), &ends].concat();
+            each(&two_processes("trip-queue", &Area::new(BODY)?, &arguments)?)
+        }))
+    });
+    by_iceoryx(field, MEBIBYTE, count);
+    by_ipc_channel(field, MEBIBYTE, count / 500);
 }
 
 /// The first sends 1, 2, .. and waits for each to come back; the second sends back what it gets. A tenth is the warm-up.
@@ -169,6 +225,44 @@ fn each(reports: &[Report]) -> Outcome<f64> {
         .iter()
         .try_for_each(|report| checked(report.other, sum))?;
     Ok(took(&reports[..1]) / count as f64)
+}
+
+/// The name of what this party sends by, and of what it receives by.
+fn ends<'a>(party: &'a Party<'_>) -> Outcome<(&'a str, &'a str)> {
+    let both = (party.argument(1)?, party.argument(2)?);
+    Ok(if party.index == 0 {
+        both
+    } else {
+        (both.1, both.0)
+    })
+}
+
+#[cfg(feature = "spsc")]
+fn by_spsc(field: &mut Field, count: u64) {
+    field.ours("multiproc spsc", || {
+        Ok(Box::new(move || {
+            let name = unique("trip");
+            let arguments = [
+                count.to_string(),
+                format!("{name}-there"),
+                format!("{name}-back"),
+            ];
+            each(&two_processes(
+                "trip-spsc",
+                &Area::new(2 * BODY)?,
+                &arguments,
+            )?)
+        }))
+    });
+}
+
+#[cfg(not(feature = "spsc"))]
+fn by_spsc(field: &mut Field, _: u64) {
+    field.absent(
+        "multiproc spsc",
+        crate::harness::Kind::Ours,
+        "built without it",
+    );
 }
 
 fn processes(role: &'static str, length: usize, arguments: Vec<String>) -> Outcome<Run<f64>> {
@@ -226,8 +320,7 @@ fn by_iceoryx(field: &mut Field, length: usize, count: u64) {
 
 #[cfg(not(feature = "iceoryx2"))]
 fn by_iceoryx(field: &mut Field, _: usize, _: u64) {
-    let _ = unique;
-    field.absent("iceoryx2", Kind::Rival, "built without it");
+    field.absent("iceoryx2", crate::harness::Kind::Rival, "built without it");
 }
 
 #[cfg(feature = "ipc-channel")]
@@ -248,5 +341,9 @@ fn by_ipc_channel(field: &mut Field, length: usize, count: u64) {
 #[cfg(not(feature = "ipc-channel"))]
 fn by_ipc_channel(field: &mut Field, _: usize, _: u64) {
     let _ = (Pinned::to, Instant::now, nanoseconds_each);
-    field.absent("ipc-channel", Kind::Rival, "built without it");
+    field.absent(
+        "ipc-channel",
+        crate::harness::Kind::Rival,
+        "built without it",
+    );
 }
