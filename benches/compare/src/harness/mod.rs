@@ -117,6 +117,7 @@ impl Field {
     }
 
     /// A contender that cannot run here, and why.
+    #[cfg(not(all(feature = "iceoryx2", feature = "ipc-channel", feature = "procspawn")))]
     pub fn absent(&mut self, name: &str, kind: Kind, why: &str) {
         self.add::<f64>(name, kind, Err(why.into()));
     }

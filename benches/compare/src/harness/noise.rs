@@ -99,6 +99,7 @@ fn stat(pid: u32) -> Option<(u32, f64)> {
 }
 
 /// The processes whose parent is this one.
+#[cfg(feature = "procspawn")]
 pub fn children() -> Vec<u32> {
     let own = std::process::id();
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();

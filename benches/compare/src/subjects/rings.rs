@@ -4,8 +4,10 @@ use std::fs::File;
 use std::io::{Read, Write, pipe};
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::Ordering;
+use std::thread;
 
-use multiproc::Ring;
+use multiproc::{Ring, spsc};
 
 use super::tools::{checked, sum_below, unique};
 use crate::harness::{Field, Outcome, Run, Scale, Subject, Unit, at_least, no_less_than};
@@ -72,11 +74,8 @@ pub const ROLES: &[(&str, Role)] = &[
     ("lamport-64-chunks", by_lamport::<8, 32>),
     ("descriptor", by_descriptor),
     ("ring", in_ring),
-    #[cfg(feature = "spsc")]
     ("spsc-8", in_spsc::<1, 1>),
-    #[cfg(feature = "spsc")]
     ("spsc-8-chunks", in_spsc::<1, 32>),
-    #[cfg(feature = "spsc")]
     ("spsc-64-chunks", in_spsc::<8, 32>),
 ];
 
@@ -235,7 +234,6 @@ impl<T: Copy> Handed<T> {
     }
 }
 
-#[cfg(feature = "spsc")]
 fn by_spsc(field: &mut Field, role: &'static str, count: u64) {
     field.ours("multiproc spsc", || {
         Ok(Box::new(move || {
@@ -249,19 +247,7 @@ fn by_spsc(field: &mut Field, role: &'static str, count: u64) {
     });
 }
 
-#[cfg(not(feature = "spsc"))]
-fn by_spsc(field: &mut Field, _: &'static str, _: u64) {
-    field.absent(
-        "multiproc spsc",
-        crate::harness::Kind::Ours,
-        "built without it",
-    );
-}
-
-#[cfg(feature = "spsc")]
 fn in_spsc<const WORDS: usize, const CHUNK: usize>(party: &Party<'_>) -> Outcome<()> {
-    use multiproc::spsc;
-    use std::sync::atomic::Ordering;
     let (count, name) = (party.number(0)?, party.argument(1)?);
     let is_made = party.area.word(BODY);
     if party.index == 0 {
@@ -278,7 +264,7 @@ fn in_spsc<const WORDS: usize, const CHUNK: usize>(party: &Party<'_>) -> Outcome
         }
     } else {
         while is_made.load(Ordering::Acquire) == 0 {
-            std::thread::yield_now();
+            thread::yield_now();
         }
         let receiver = spsc::open_receiver::<[u64; WORDS]>(name)?;
         let unused = |_, _| unreachable!("it receives");

@@ -4,7 +4,7 @@ use std::hint::spin_loop;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use multiproc::{Queue, Ring};
+use multiproc::{Queue, Ring, spsc};
 
 use super::tools::{checked, unique};
 use crate::harness::{Field, Outcome, Run, Scale, Subject, Unit, at_most};
@@ -21,6 +21,7 @@ pub const SUBJECTS: &[Subject] = &[
         unit: Unit::Nanoseconds,
         goals: &[
             at_most("multiproc Ring", 1.5, LINES),
+            at_most("multiproc spsc", 1.5, LINES),
             at_most("multiproc Ring", 1.0 / 3.0, "iceoryx2"),
             at_most("multiproc Ring", 1.0 / 100.0, "ipc-channel"),
         ],
@@ -61,9 +62,7 @@ pub const ROLES: &[(&str, Role)] = &[
         });
         Ok(())
     }),
-    #[cfg(feature = "spsc")]
     ("trip-spsc", |party| {
-        use multiproc::spsc;
         let (out, inward) = ends(party)?;
         let sender = spsc::create_sender::<Message>(out, CAPACITY as usize)?;
         let are_made = party.area.word(BODY);
@@ -237,7 +236,6 @@ fn ends<'a>(party: &'a Party<'_>) -> Outcome<(&'a str, &'a str)> {
     })
 }
 
-#[cfg(feature = "spsc")]
 fn by_spsc(field: &mut Field, count: u64) {
     field.ours("multiproc spsc", || {
         Ok(Box::new(move || {
@@ -254,15 +252,6 @@ fn by_spsc(field: &mut Field, count: u64) {
             )?)
         }))
     });
-}
-
-#[cfg(not(feature = "spsc"))]
-fn by_spsc(field: &mut Field, _: u64) {
-    field.absent(
-        "multiproc spsc",
-        crate::harness::Kind::Ours,
-        "built without it",
-    );
 }
 
 fn processes(role: &'static str, length: usize, arguments: Vec<String>) -> Outcome<Run<f64>> {
