@@ -110,6 +110,9 @@ fn run(options: &Options) -> Outcome<()> {
     }
     fs::create_dir_all(&options.out)?;
     let mut report = format!("{}\n", machine());
+    if options.scale.quick {
+        report += "QUICK: a tenth of the work that is named; not for figures\n";
+    }
     print!(
         "{report}\n* this crate; ~ within one process only; = what the machine needs at least\n\n"
     );

@@ -105,7 +105,7 @@ pub fn goals(all: &[Found], path: &Path) -> Drawn {
                 Bound::AtLeast(bound) => (spread.median / bound, bound),
             };
             if beyond.is_finite() && beyond > 0.0 && bound > 0.0 {
-                let wanted = super::table::goal(goal, found.subject.unit.short());
+                let wanted = super::table::goal(found.subject, goal);
                 reached.push((format!("{}  {wanted}", found.subject.id), beyond));
             }
         }

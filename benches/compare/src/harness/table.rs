@@ -1,7 +1,7 @@
 //! Tables for the terminal.
 
 use super::rounds::{Found, Row, ratio};
-use super::{Bound, Goal, Kind};
+use super::{Bound, Goal, Kind, Subject};
 
 /// Four significant digits at most.
 pub fn figure(value: f64) -> String {
@@ -9,8 +9,7 @@ pub fn figure(value: f64) -> String {
         size if size >= 1000.0 => format!("{value:.0}"),
         size if size >= 100.0 => format!("{value:.1}"),
         size if size >= 10.0 => format!("{value:.2}"),
-        size if size >= 0.01 || size == 0.0 => format!("{value:.3}"),
-        _ => format!("1/{:.0}", 1.0 / value),
+        _ => format!("{value:.3}"),
     }
 }
 
@@ -23,15 +22,20 @@ pub fn times(ratio: f64) -> String {
     }
 }
 
-pub fn goal(goal: &Goal, unit: &str) -> String {
+/// A goal in words; which contender of ours it is about, where the goals of the subject are about several.
+pub fn goal(subject: &Subject, goal: &Goal) -> String {
     let (sign, bound) = match goal.bound {
         Bound::AtMost(bound) => ("<=", bound),
         Bound::AtLeast(bound) => (">=", bound),
     };
-    match goal.rival {
+    let wanted = match goal.rival {
         Some(rival) => format!("{sign} {} {rival}", times(bound)),
-        None => format!("{sign} {} {unit}", figure(bound)),
+        None => format!("{sign} {} {}", figure(bound), subject.unit.short()),
+    };
+    if subject.goals.iter().all(|other| other.ours == goal.ours) {
+        return wanted;
     }
+    format!("{} {wanted}", goal.ours)
 }
 
 /// Columns as wide as their widest cell; the first is flush left, the others flush right but the last.
@@ -175,7 +179,7 @@ fn standing(found: &Found) -> Vec<String> {
 }
 
 fn verdict(found: &Found, wanted: &Goal) -> [String; 3] {
-    let goal = goal(wanted, found.subject.unit.short());
+    let goal = goal(found.subject, wanted);
     let Some(spread) = found.reached(wanted) else {
         return [goal, "-".to_owned(), "not measured".to_owned()];
     };
