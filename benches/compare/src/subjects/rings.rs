@@ -27,7 +27,7 @@ pub const SUBJECTS: &[Subject] = &[
     },
     Subject {
         id: "spsc-8-chunks",
-        what: "the same, published by 32",
+        what: "the same, written, published and read in place by 32",
         unit: Unit::MillionsPerSecond,
         goals: &[
             no_less_than("multiproc spsc", 300.0),
@@ -114,21 +114,31 @@ fn ring(pairs: u64, chunk: usize, scale: Scale, field: &mut Field) {
     }
 }
 
-/// Parties with an even index send 1, 2, .. up to `count`, and say which is the last; the others receive as many and report their sum. A
-/// tenth is the warm-up.
+/// Parties with an even index send 1, 2, .. up to `count`, and say which is the last; the others receive as many and report their sum.
 fn stream(
     party: &Party<'_>,
     count: u64,
     mut send: impl FnMut(u64, bool),
     mut receive: impl FnMut() -> u64,
 ) {
-    let sends = party.index.is_multiple_of(2);
+    let send_all = |count| (1..=count).for_each(|value| send(value, value == count));
+    let receive_all = |count| (0..count).fold(0, |sum, _| sum + receive());
+    stream_by_chunks(party, count, send_all, receive_all);
+}
+
+/// The same by those that choose their own steps: 1, 2, .. up to a number are sent, and so many received. A tenth is the warm-up.
+fn stream_by_chunks(
+    party: &Party<'_>,
+    count: u64,
+    mut send_all: impl FnMut(u64),
+    mut receive_all: impl FnMut(u64) -> u64,
+) {
     let mut run = |count: u64| {
-        if sends {
-            (1..=count).for_each(|value| send(value, value == count));
+        if party.index.is_multiple_of(2) {
+            send_all(count);
             return 0;
         }
-        (0..count).fold(0, |sum, _| sum + receive())
+        receive_all(count)
     };
     run(count / 10);
     let begin = party.start_line();
@@ -165,7 +175,7 @@ fn in_ring(party: &Party<'_>) -> Outcome<()> {
     } else {
         let mut gathered = Gathered::new(chunk);
         let send = gathered.sender(|items| ring.push_slice(items).expect("the ring is open"));
-        let mut handed = Handed::new(chunk, 0);
+        let mut handed = Handed::new(chunk);
         let receive = || handed.next(|items| ring.pop_slice(items).expect("the ring is open"));
         stream(party, count, send, receive);
     }
@@ -173,18 +183,16 @@ fn in_ring(party: &Party<'_>) -> Outcome<()> {
 }
 
 /// Items on their way out, sent when there are enough.
-struct Gathered<T>(Vec<T>);
+struct Gathered(Vec<u64>);
 
-impl<T> Gathered<T> {
+impl Gathered {
     fn new(chunk: usize) -> Self {
         Self(Vec::with_capacity(chunk))
     }
-}
 
-impl<T: From<Word>> Gathered<T> {
-    fn sender(&mut self, mut push: impl FnMut(&[T]) -> usize) -> impl FnMut(u64, bool) {
+    fn sender(&mut self, mut push: impl FnMut(&[u64]) -> usize) -> impl FnMut(u64, bool) {
         move |value, is_last| {
-            self.0.push(Word(value).into());
+            self.0.push(value);
             if is_last || self.0.len() == self.0.capacity() {
                 assert_eq!(push(&self.0), self.0.len());
                 self.0.clear();
@@ -193,39 +201,24 @@ impl<T: From<Word>> Gathered<T> {
     }
 }
 
-/// An item is its number, so many times over.
-struct Word(u64);
-
-impl From<Word> for u64 {
-    fn from(word: Word) -> Self {
-        word.0
-    }
-}
-
-impl<const WORDS: usize> From<Word> for [u64; WORDS] {
-    fn from(word: Word) -> Self {
-        [word.0; WORDS]
-    }
-}
-
 /// Items that came together, handed out one by one.
-struct Handed<T> {
-    items: Vec<T>,
+struct Handed {
+    items: Vec<u64>,
     next: usize,
     end: usize,
 }
 
-impl<T: Copy> Handed<T> {
-    fn new(chunk: usize, zero: T) -> Self {
+impl Handed {
+    fn new(chunk: usize) -> Self {
         Self {
-            items: vec![zero; chunk],
+            items: vec![0; chunk],
             next: 0,
             end: 0,
         }
     }
 
     #[inline]
-    fn next(&mut self, pop: impl FnOnce(&mut [T]) -> usize) -> T {
+    fn next(&mut self, pop: impl FnOnce(&mut [u64]) -> usize) -> u64 {
         if self.next == self.end {
             (self.next, self.end) = (0, pop(&mut self.items));
         }
@@ -251,33 +244,58 @@ fn in_spsc<const WORDS: usize, const CHUNK: usize>(party: &Party<'_>) -> Outcome
     let (count, name) = (party.number(0)?, party.argument(1)?);
     let is_made = party.area.word(BODY);
     if party.index == 0 {
-        let sender = spsc::create_sender::<[u64; WORDS]>(name, CAPACITY as usize)?;
+        let mut sender = spsc::create_sender::<[u64; WORDS]>(name, CAPACITY as usize)?;
         is_made.store(1, Ordering::Release);
-        let unused = || unreachable!("it sends");
-        if CHUNK == 1 {
-            let send = |value, _| sender.push([value; WORDS]).expect("the receiver is there");
-            stream(party, count, send, unused);
-        } else {
-            let mut gathered = Gathered::new(CHUNK);
-            let push = |items: &[_]| sender.push_slice(items).expect("the receiver is there");
-            stream(party, count, gathered.sender(push), unused);
-        }
+        let send_all = |count| send_all(&mut sender, CHUNK, count);
+        stream_by_chunks(party, count, send_all, |_| unreachable!("it sends"));
     } else {
         while is_made.load(Ordering::Acquire) == 0 {
             thread::yield_now();
         }
-        let receiver = spsc::open_receiver::<[u64; WORDS]>(name)?;
-        let unused = |_, _| unreachable!("it receives");
-        if CHUNK == 1 {
-            let receive = || receiver.pop().expect("the sender is there")[WORDS - 1];
-            stream(party, count, unused, receive);
-        } else {
-            let mut handed = Handed::new(CHUNK, [0; WORDS]);
-            let pop = |items: &mut [_]| receiver.pop_slice(items).expect("the sender is there");
-            stream(party, count, unused, || handed.next(pop)[WORDS - 1]);
-        }
+        let mut receiver = spsc::open_receiver::<[u64; WORDS]>(name)?;
+        let receive_all = |count| receive_all(&mut receiver, CHUNK, count);
+        stream_by_chunks(party, count, |_| unreachable!("it receives"), receive_all);
     }
     Ok(())
+}
+
+/// Singly, or by chunks that are written in place.
+fn send_all<const WORDS: usize>(sender: &mut spsc::Sender<[u64; WORDS]>, chunk: usize, count: u64) {
+    let closed = "the receiver is there";
+    if chunk == 1 {
+        (1..=count).for_each(|value| sender.push([value; WORDS]).expect(closed));
+        return;
+    }
+    let mut next = 1;
+    while next <= count {
+        let left = (count - next + 1) as usize;
+        let mut places = sender.write_chunk(chunk.min(left)).expect(closed);
+        for place in places.iter_mut() {
+            *place = [next; WORDS];
+            next += 1;
+        }
+        places.commit_all().expect(closed);
+    }
+}
+
+/// Singly, or by chunks that are read in place.
+fn receive_all<const WORDS: usize>(
+    receiver: &mut spsc::Receiver<[u64; WORDS]>,
+    chunk: usize,
+    count: u64,
+) -> u64 {
+    let closed = "the sender is there";
+    if chunk == 1 {
+        return (0..count).fold(0, |sum, _| sum + receiver.pop().expect(closed)[WORDS - 1]);
+    }
+    let (mut sum, mut left) = (0, count);
+    while left > 0 {
+        let items = receiver.read_chunk(chunk.min(left as usize)).expect(closed);
+        sum += items.iter().map(|item| item[WORDS - 1]).sum::<u64>();
+        left -= items.len() as u64;
+        items.commit_all().expect(closed);
+    }
+    sum
 }
 
 fn by_lamport<const WORDS: usize, const CHUNK: u64>(party: &Party<'_>) -> Outcome<()> {
