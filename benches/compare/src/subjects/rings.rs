@@ -27,7 +27,7 @@ pub const SUBJECTS: &[Subject] = &[
     },
     Subject {
         id: "spsc-8-chunks",
-        what: "the same, written, published and read in place by 32",
+        what: "the same, published by 32; ours written and read in place, the others item by item",
         unit: Unit::MillionsPerSecond,
         goals: &[
             no_less_than("multiproc spsc", 300.0),
@@ -37,7 +37,7 @@ pub const SUBJECTS: &[Subject] = &[
     },
     Subject {
         id: "spsc-64-chunks",
-        what: "items of 64 bytes, published by 32",
+        what: "items of 64 bytes, published by 32, likewise",
         unit: Unit::MillionsPerSecond,
         goals: &[
             no_less_than("multiproc spsc", 80.0),
