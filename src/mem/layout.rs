@@ -403,6 +403,30 @@ impl Parsed {
         Self { bytes }
     }
 
+    /// A copy by `copy`, which may run while the creator writes: it is made again until the state has not changed meanwhile. The creator
+    /// writes the state last, but a copy takes the bytes in the order of their offsets: it can hold a state and, before it, bytes of the
+    /// time before that state. A state goes two steps in all; more is done by somebody whose bytes are not worth another look.
+    pub(crate) fn read(
+        mut copy: impl FnMut() -> std::io::Result<Option<[u8; HEADER_LEN]>>,
+    ) -> std::io::Result<Option<Self>> {
+        let mut found = copy()?.map(Self::new);
+        for _ in 0..4 {
+            let before = found.as_ref().map_or(0, Self::state);
+            if before == 0 {
+                break;
+            }
+            found = copy()?.map(Self::new);
+            if found.as_ref().is_some_and(|found| found.state() == before) {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
+    fn state(&self) -> u32 {
+        self.u32(112)
+    }
+
     fn u64(&self, at: usize) -> u64 {
         word(&self.bytes[at..])
     }
@@ -417,8 +441,8 @@ impl Parsed {
             started: self.u64(104),
             space: self.u32(116),
         };
-        let (magic, state) = (self.u64(0), self.u32(112));
-        match state {
+        let magic = self.u64(0);
+        match self.state() {
             READY if magic == MAGIC => Stage::Ready,
             BORN if magic == 0 || magic == MAGIC => Stage::Born(creator),
             0 if self.bytes[..ID_AT].iter().all(|byte| *byte == 0) => Stage::Unborn,

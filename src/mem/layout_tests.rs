@@ -148,3 +148,51 @@ fn stages_are_told_apart() {
     assert_eq!(Parsed::new(copy(&header)).stage(), Stage::Born(creator));
     assert_eq!(Parsed::new([b'x'; HEADER_LEN]).stage(), Stage::Foreign);
 }
+
+/// Found on a busy machine: an opener copied the first bytes of a header, stood still while the creator finished, and copied the rest. The
+/// state said READY, and before it lay zeros: the segment was refused as one of somebody else.
+#[test]
+fn a_copy_that_the_creator_overtook_is_made_again() {
+    let unborn = copy(&header_of_zeros());
+    let header = header_of_zeros();
+    let creator = Creator {
+        pid: 1,
+        started: 2,
+        space: 3,
+    };
+    header.announce(creator);
+    let (born, ready) = (copy(&header), written());
+    let torn = |early: [u8; HEADER_LEN], late: [u8; HEADER_LEN], at: usize| {
+        let mut bytes = late;
+        bytes[..at].copy_from_slice(&early[..at]);
+        bytes
+    };
+    for at in 0..HEADER_LEN {
+        let mut copies = [torn(unborn, ready, at), ready, ready].into_iter();
+        let found = Parsed::read(|| Ok(copies.next())).unwrap().unwrap();
+        assert!(
+            matches!(found.stage(), Stage::Ready | Stage::Unborn),
+            "{at}: {:?}",
+            found.stage()
+        );
+        let mut copies = [torn(unborn, born, at), torn(born, ready, at), ready, ready].into_iter();
+        let stage = Parsed::read(|| Ok(copies.next())).unwrap().unwrap().stage();
+        assert!(
+            matches!(stage, Stage::Ready | Stage::Unborn) || stage == Stage::Born(creator),
+            "{at}: {stage:?}"
+        );
+    }
+}
+
+#[test]
+fn a_file_whose_state_changes_all_the_time_is_copied_a_few_times_only() {
+    let mut bytes = written();
+    let mut copies = 0;
+    Parsed::read(|| {
+        copies += 1;
+        bytes[112] = copies;
+        Ok(Some(bytes))
+    })
+    .unwrap();
+    assert!(copies < 10);
+}

@@ -216,9 +216,11 @@ fn is_alive(creator: Creator) -> bool {
 
 /// The first bytes of the file, read rather than mapped, so that a short file is an error and not a SIGBUS.
 fn read_header(fd: BorrowedFd<'_>) -> std::io::Result<Option<Parsed>> {
-    let mut bytes = [0; HEADER_LEN];
-    let count = shm::read_start(fd, &mut bytes)?;
-    Ok((count == HEADER_LEN).then(|| Parsed::new(bytes)))
+    Parsed::read(|| {
+        let mut bytes = [0; HEADER_LEN];
+        let count = shm::read_start(fd, &mut bytes)?;
+        Ok((count == HEADER_LEN).then_some(bytes))
+    })
 }
 
 /// Makes memory for the holes of a file that is to be mapped: the first touch of one is a SIGBUS if `/dev/shm` is full then. What this
