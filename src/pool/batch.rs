@@ -34,10 +34,59 @@ pub(super) struct Report {
     pub(super) len: usize,
     pub(super) layout: Layout,
     /// What the handles among the values stand for, held until they are taken.
-    #[expect(dead_code, reason = "held until the results are taken")]
     pub(super) pins: Vec<Pin>,
     /// Process id of the worker.
     pub(super) pid: u32,
+}
+
+/// A small report on one item, the first of its job, packed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Short {
+    bytes: [u8; Bytes::SHORT],
+    len: u8,
+    status: Status,
+    pid: u32,
+}
+
+impl Short {
+    /// Packs `part`, or gives it back if it is another.
+    pub(super) fn of(part: Part) -> Result<Self, Part> {
+        match part {
+            Part {
+                first: 0,
+                items: 1,
+                end:
+                    End::Reported(Report {
+                        bytes: Bytes::Short(len, bytes),
+                        layout: Layout::One(status),
+                        ref pins,
+                        pid,
+                        ..
+                    }),
+            } if pins.is_empty() => Ok(Self {
+                bytes,
+                len,
+                status,
+                pid,
+            }),
+            part => Err(part),
+        }
+    }
+
+    pub(super) fn part(self) -> Part {
+        let report = Report {
+            bytes: Bytes::Short(self.len, self.bytes),
+            len: usize::from(self.len),
+            layout: Layout::One(self.status),
+            pins: Vec::new(),
+            pid: self.pid,
+        };
+        Part {
+            first: 0,
+            items: 1,
+            end: End::Reported(report),
+        }
+    }
 }
 
 /// How results lie in their bytes.

@@ -191,7 +191,7 @@ pub(super) enum Bytes {
 }
 
 impl Bytes {
-    const SHORT: usize = 22;
+    pub(super) const SHORT: usize = 22;
 
     pub(super) fn copy_of(bytes: &[u8]) -> Self {
         if bytes.len() > Self::SHORT {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::pool::batch::Part;
+use crate::pool::batch::{Part, Short};
 use crate::pool::callbacks::Callback;
 use crate::pool::memory::lock;
 use crate::pool::parent::Core;
@@ -23,10 +23,17 @@ pub(super) struct Job {
 struct State {
     /// Items without a result yet.
     missing: usize,
-    /// The first part; most jobs have one.
-    part: Option<Part>,
-    more: Vec<Part>,
-    hooks: Vec<Hook>,
+    parts: Parts,
+    /// Boxed, since most jobs have none, and a hundred thousand of them may be under way.
+    #[expect(clippy::box_collection, reason = "one word where there is none")]
+    hooks: Option<Box<Vec<Hook>>>,
+}
+
+/// The parts that have arrived.
+enum Parts {
+    /// The result of a job of one item, small as most are: a call costs one allocation, of this and little more.
+    Short(Short),
+    Several(Vec<Part>),
 }
 
 /// What is to happen when a job is done.
@@ -57,9 +64,8 @@ impl Job {
     pub(super) fn new(items: usize, hook: Option<Hook>) -> Arc<Self> {
         let state = State {
             missing: items,
-            part: None,
-            more: Vec::new(),
-            hooks: hook.into_iter().collect(),
+            parts: Parts::Several(Vec::new()),
+            hooks: hook.map(|hook| Box::new(vec![hook])),
         };
         let job = Self {
             done: Flag::new(),
@@ -79,19 +85,22 @@ impl Job {
     pub(super) fn add(self: &Arc<Self>, part: Part) -> Vec<Callback> {
         let mut state = lock(&self.state);
         state.missing = state.missing.saturating_sub(part.items);
-        if state.part.is_none() {
-            state.part = Some(part);
-        } else {
-            state.more.push(part);
+        let is_last = state.missing == 0;
+        if let Parts::Several(parts) = &mut state.parts {
+            match Short::of(part) {
+                Ok(short) if is_last && parts.is_empty() => state.parts = Parts::Short(short),
+                Ok(short) => parts.push(short.part()),
+                Err(part) => parts.push(part),
+            }
         }
         if state.missing > 0 {
             return Vec::new();
         }
         self.done.raise();
-        let hooks = std::mem::take(&mut state.hooks);
+        let hooks = state.hooks.take();
         drop(state);
         let mut callbacks: Vec<Callback> = Vec::new();
-        for hook in hooks {
+        for hook in hooks.into_iter().flat_map(|hooks| *hooks) {
             match hook {
                 Hook::Callback(callback) => {
                     let job = Arc::clone(self);
@@ -109,14 +118,24 @@ impl Job {
         if self.is_done() {
             return Some(callback);
         }
-        state.hooks.push(Hook::Callback(callback));
+        state
+            .hooks
+            .get_or_insert_default()
+            .push(Hook::Callback(callback));
         None
     }
 
     /// The parts in order of their items. Call it when the job is done.
     pub(super) fn with_parts<T>(&self, look: impl FnOnce(&[&Part]) -> T) -> T {
         let state = lock(&self.state);
-        let mut parts: Vec<&Part> = state.part.iter().chain(&state.more).collect();
+        let parts = match &state.parts {
+            Parts::Short(short) => return look(&[&short.part()]),
+            Parts::Several(parts) => parts,
+        };
+        if let [only] = parts.as_slice() {
+            return look(&[only]);
+        }
+        let mut parts: Vec<&Part> = parts.iter().collect();
         parts.sort_by_key(|part| part.first);
         look(&parts)
     }
@@ -124,14 +143,15 @@ impl Job {
 
 /// The value of a job of one item.
 pub(super) fn one<R: DeserializeOwned + 'static>(parts: &[&Part]) -> Result<R> {
-    let mut found = Err(Error::new(ErrorKind::Corrupted, "the task has no result"));
+    let mut found = None;
     if let [part, ..] = parts {
         part.each(|result| {
-            found = result;
+            found = Some(result);
             false
         });
     }
-    found
+    let nothing = || Error::new(ErrorKind::Corrupted, "the task has no result");
+    found.unwrap_or_else(|| Err(nothing()))
 }
 
 /// The values of a job of many items; the error of the lowest one that failed.
@@ -262,5 +282,16 @@ impl<R> fmt::Debug for AsyncResult<R> {
         f.debug_struct("AsyncResult")
             .field("done", &self.job.is_done())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// It costs a call one allocation, and a hundred thousand waiting ones as many pages as their size says.
+    #[test]
+    fn a_job_is_small() {
+        assert!(size_of::<Job>() <= 64, "{}", size_of::<Job>());
     }
 }
