@@ -1,7 +1,7 @@
 //! The board: the segment that a pool's parent and workers share.
 //!
 //! ```text
-//! control   head of the ring | the parent's doorbell | stop | overflow masks | idle masks | live contexts
+//! control   head of the ring | the parent's bell | stop | overflow masks | idle masks | live contexts
 //! cells     one u64 for each position of the ring of tasks
 //! slots     128 bytes for each task that may be outstanding
 //! lines     256 bytes for each worker: where it sleeps, how far it is, how far its records were read
@@ -23,9 +23,10 @@ use crate::primitive::{AtomicU32, AtomicU64, Padded};
 use crate::ring::claim::Tasks;
 use crate::ring::line::Line;
 use crate::ring::slot::Slot;
-use crate::sync::park::{self, Doorbell};
+use crate::sync::bell::Bell;
+use crate::sync::park;
 use crate::sys::map::{self, Mapping};
-use crate::sys::{fork, memfd, memory};
+use crate::sys::{fork, memfd, memory, process};
 
 /// Records of each worker: unread results it can have before it uses the slots themselves.
 const RECORDS: usize = 256;
@@ -36,6 +37,7 @@ const PAGE: usize = 4096;
 // pinned here, where they are mapped: a model checker's atomics, with which `ring` is compiled as well, have other sizes
 const _: () = assert!(size_of::<Slot>() == 128);
 const _: () = assert!(size_of::<Line>() == 256);
+const _: () = assert!(size_of::<Bell>() == 128);
 
 /// The numbers from which every offset follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +64,7 @@ struct Plan {
 /// Byte offsets of the control words, each in a pair of lines of its own.
 mod control {
     pub(super) const HEAD: usize = 0;
-    pub(super) const DOORBELL: usize = 128;
+    pub(super) const BELL: usize = 128;
     pub(super) const STOP: usize = 256;
     pub(super) const OVERFLOW: usize = 512;
     pub(super) const IDLE: usize = OVERFLOW + super::MASK_WORDS * 8;
@@ -120,7 +122,7 @@ pub(super) struct Board {
     plan: Plan,
     shape: Shape,
     head: Placed<Padded<AtomicU64>>,
-    doorbell: Placed<AtomicU32>,
+    bell: Placed<Bell>,
     stop: Placed<AtomicU32>,
     overflow: Placed<[AtomicU64]>,
     idle: Placed<[AtomicU64]>,
@@ -214,7 +216,7 @@ impl Board {
         let (workers, slots) = (shape.workers as usize, shape.slots as usize);
         Ok(Board {
             head: region.at(control::HEAD).map_err(inside)?,
-            doorbell: region.at(control::DOORBELL).map_err(inside)?,
+            bell: region.at(control::BELL).map_err(inside)?,
             stop: region.at(control::STOP).map_err(inside)?,
             overflow: region
                 .slice(control::OVERFLOW, MASK_WORDS)
@@ -266,8 +268,8 @@ impl Board {
         &self.records[worker * RECORDS..][..RECORDS]
     }
 
-    pub(super) fn doorbell(&self) -> Doorbell<'_> {
-        Doorbell(&self.doorbell)
+    pub(super) fn bell(&self) -> &Bell {
+        &self.bell
     }
 
     /// One bit for each worker that sleeps.
@@ -295,6 +297,18 @@ impl Board {
         park::wake(&self.idle, count, |worker| {
             self.lines.get(worker).map(|line| &line.park)
         })
+    }
+
+    /// Wakes a sleeping worker, if there is one. True if it went to sleep on the processor of the calling thread: it is likely to wake there,
+    /// and cannot run before this thread makes way.
+    pub(super) fn wake_one_near(&self) -> bool {
+        let mut near = false;
+        park::wake(&self.idle, 1, |worker| {
+            let line = self.lines.get(worker)?;
+            near = line.was_on(process::core());
+            Some(&line.park)
+        });
+        near
     }
 
     /// The arena number `owner`: workers first, then the parent.
@@ -449,8 +463,8 @@ mod tests {
             );
         }
         const {
-            assert!(control::STOP >= control::DOORBELL + 128);
-            assert!(control::DOORBELL >= control::HEAD + 128);
+            assert!(control::STOP >= control::BELL + 128);
+            assert!(control::BELL >= control::HEAD + 128);
         }
     }
 

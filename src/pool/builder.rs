@@ -252,6 +252,7 @@ impl<S> Builder<S> {
             name,
             self.retries,
             Crew::new(workers, orders),
+            processors,
         ));
         travel::announce_drops(&core);
         core.start_all()?;

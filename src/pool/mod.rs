@@ -29,6 +29,7 @@ mod map;
 mod memory;
 mod message;
 mod output;
+mod pace;
 mod parent;
 mod recovery;
 mod result;

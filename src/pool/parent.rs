@@ -1,7 +1,7 @@
 //! The parent's side of the board: submit, wait, collect.
 //!
 //! **Who waits collects.** A thread that waits for anything of the pool tries to become its *leader*: the leader reads the records of all
-//! workers, completes whatever tasks they speak of, and sleeps on the one doorbell. Other waiting threads sleep on a condition variable
+//! workers, completes whatever tasks they speak of, and sleeps on the one bell. Other waiting threads sleep on a condition variable
 //! of this process until the leader has news for them or leaves. So nobody's result takes a detour through a thread of ours.
 //!
 //! What the parent knows of a task lies in its private memory; of the shared memory it believes nothing that this contradicts.
@@ -16,6 +16,7 @@ use crate::pool::batch::End;
 use crate::pool::callbacks::{Callback, Callbacks};
 use crate::pool::crew::Crew;
 use crate::pool::memory::{Memory, lock};
+use crate::pool::pace::Pace;
 use crate::pool::recovery::Death;
 use crate::pool::result::Job;
 use crate::pool::task::{Context, Entry};
@@ -25,6 +26,7 @@ use crate::ring::record::Reader;
 use crate::sync::park;
 use crate::sync::words::{Bits, Names};
 use crate::sys::clock::Wait;
+use crate::sys::process;
 
 /// The heart of a pool in its parent process.
 pub(super) struct Core {
@@ -32,8 +34,8 @@ pub(super) struct Core {
     pub(super) name: String,
     pub(super) retries: u32,
     pub(super) state: Mutex<State>,
-    /// Reading positions in the records of each worker. Who holds it leads.
-    leader: Mutex<Vec<Reader>>,
+    /// Who holds it leads.
+    leader: Mutex<Leader>,
     /// Threads that wait while another leads.
     followers: Mutex<usize>,
     news: Condvar,
@@ -42,10 +44,21 @@ pub(super) struct Core {
     pub(super) died: Signal,
     /// A task could not be published again for want of room in the ring.
     pub(super) delayed: Signal,
+    /// A worker was woken that is likely to wake on the processor of who woke it.
+    near: Signal,
+    /// Processors that this process may use.
+    processors: usize,
     pub(super) crew: Crew,
     pub(super) callbacks: Callbacks,
     /// Names for contexts.
     contexts: Counter,
+}
+
+/// What the thread that leads knows.
+struct Leader {
+    /// Reading positions in the records of each worker.
+    readers: Vec<Reader>,
+    pace: Pace,
 }
 
 /// Whether the pool takes work.
@@ -79,17 +92,28 @@ pub(super) struct State {
 /// A thread that found the queue full goes on when one part in so many of it has come free: it then submits as many tasks at a stretch.
 const SUBMIT_BATCH: u64 = 16;
 
+/// How many submissions ahead a slot is asked for: fetching it from the worker that had it last takes longer than one of them.
+const SLOTS_AHEAD: usize = 3;
+
 /// How long it waits for so many, if there is one.
 const BATCH_PATIENCE: Duration = Duration::from_millis(1);
 
 /// How long a leader polls before it sleeps, in polls: about as long as a wake across processors takes.
 const SPINS: u32 = 2_000;
+/// How long it sleeps at most if it is not to be woken for the first result: a task may take long that followed short ones.
+const REST_LONGEST: Duration = Duration::from_millis(1);
 /// First and longest sleep of a leader while tasks are outstanding: it then looks whether a woken worker was stopped before it acted.
 const RESCUE_FIRST: Duration = Duration::from_millis(5);
 const RESCUE_LONGEST: Duration = Duration::from_millis(80);
 
 impl Core {
-    pub(super) fn new(memory: Arc<Memory>, name: String, retries: u32, crew: Crew) -> Self {
+    pub(super) fn new(
+        memory: Arc<Memory>,
+        name: String,
+        retries: u32,
+        crew: Crew,
+        processors: usize,
+    ) -> Self {
         let board = &memory.board;
         let (cells, slots) = (board.tasks().cells.len(), board.tasks().slots.len());
         let state = State {
@@ -107,12 +131,17 @@ impl Core {
             name,
             retries,
             state: Mutex::new(state),
-            leader: Mutex::new(readers),
+            leader: Mutex::new(Leader {
+                readers,
+                pace: Pace::default(),
+            }),
             followers: Mutex::new(0),
             news: Condvar::new(),
             deaths: Mutex::default(),
             died: Signal::default(),
             delayed: Signal::default(),
+            near: Signal::default(),
+            processors,
             crew,
             callbacks: Callbacks::default(),
             contexts: Counter::new(1),
@@ -148,24 +177,25 @@ impl Core {
         loop {
             let refused = match self.try_submit(entry)? {
                 Submitted::Yes => {
-                    self.memory.board.wake(1);
+                    if self.memory.board.wake_one_near() {
+                        self.near.raise();
+                    }
                     return Ok(());
                 }
                 Submitted::NoRoom(refused) => refused,
             };
             // what holds the slots is outstanding, so it will be accepted one day; a whole batch of them is worth waiting for, but not long
-            let start = Instant::now();
             let batch = u64::from(self.memory.board.shape().slots) / SUBMIT_BATCH + 1;
-            let has_moved = || {
+            let has_moved = |places| {
                 let state = lock(&self.state);
-                let places = state.accepted - refused.accepted;
-                places >= batch
-                    || places > 0 && (wait == Wait::No || start.elapsed() >= BATCH_PATIENCE)
+                state.accepted - refused.accepted >= places
                     || !matches!(state.phase, Phase::Open)
                     // a ring full of cancelled hints may hold fewer tasks than a batch, and needs but one claim
                     || refused.slots && state.publisher.has_room(self.memory.board.tasks())
             };
-            if !self.wait(wait, has_moved) {
+            let patience = wait.left().unwrap_or(BATCH_PATIENCE).min(BATCH_PATIENCE);
+            let moved = wait != Wait::No && self.wait(Wait::lasting(patience), || has_moved(batch));
+            if !moved && !self.wait(wait, || has_moved(1)) {
                 self.check_ours()?;
                 let message = format!("the queue of pool \"{}\" is full", self.name);
                 return Err(Error::new(ErrorKind::WouldBlock, message));
@@ -194,7 +224,7 @@ impl Core {
             return refused(entry, &state);
         }
         state.entries[slot as usize] = Some(entry);
-        if let Some(next) = state.free.front() {
+        if let Some(next) = state.free.get(SLOTS_AHEAD) {
             tasks.slots[*next as usize].expect_write();
         }
         Ok(Submitted::Yes)
@@ -280,8 +310,8 @@ impl Core {
             if !self.is_ours() {
                 return false; // the parent's threads and wakes did not come with the fork
             }
-            if let Some(readers) = self.try_lead() {
-                let done = self.lead(readers, wait, &is_done);
+            if let Some(leader) = self.try_lead() {
+                let done = self.lead(leader, wait, &is_done);
                 self.tell_followers();
                 self.help();
                 return done;
@@ -305,9 +335,9 @@ impl Core {
         }
     }
 
-    fn try_lead(&self) -> Option<MutexGuard<'_, Vec<Reader>>> {
+    fn try_lead(&self) -> Option<MutexGuard<'_, Leader>> {
         match self.leader.try_lock() {
-            Ok(readers) => Some(readers),
+            Ok(leader) => Some(leader),
             Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
             Err(TryLockError::WouldBlock) => None,
         }
@@ -315,16 +345,22 @@ impl Core {
 
     fn lead(
         self: &Arc<Self>,
-        mut readers: MutexGuard<'_, Vec<Reader>>,
+        mut leader: MutexGuard<'_, Leader>,
         wait: Wait,
         is_done: impl Fn() -> bool,
     ) -> bool {
-        let (mut spins, mut rescue) = (0, RESCUE_FIRST);
+        let Leader { readers, pace } = &mut *leader;
+        let bell = self.memory.board.bell();
+        let (mut polls, mut rescue, mut rest) = (None::<u32>, RESCUE_FIRST, None);
         loop {
-            if self.collect(&mut readers) {
-                (spins, rescue) = (0, RESCUE_FIRST);
+            let has_news = self.collect(readers);
+            if let Some((slept, before)) = rest.take() {
+                pace.learn(slept, read_by(readers).wrapping_sub(before));
+            }
+            if has_news {
+                (polls, rescue) = (None, RESCUE_FIRST);
                 if self.crew.short.is_raised() {
-                    self.callbacks.push(self.fill_vacancies(&readers));
+                    self.callbacks.push(self.fill_vacancies(readers));
                 }
                 self.tell_followers();
                 if is_done() {
@@ -342,32 +378,58 @@ impl Core {
             if wait == Wait::No {
                 return false;
             }
-            if spins < SPINS {
-                spins += 1;
-                spin_loop();
-                continue;
+            match &mut polls {
+                Some(0) => {}
+                Some(left) => {
+                    *left -= 1;
+                    spin_loop();
+                    continue;
+                }
+                None => {
+                    bell.wait_on(process::core());
+                    let makes_way = self.near.is_raised() && self.near.take();
+                    polls = Some(if makes_way || self.is_crowded() {
+                        0
+                    } else {
+                        SPINS
+                    });
+                    continue;
+                }
             }
             let left = wait.left();
             if left == Some(Duration::ZERO) {
                 return false;
             }
-            let limit = left.map_or(rescue, |left| left.min(rescue));
-            let start = Instant::now();
-            self.memory
-                .board
-                .doorbell()
-                .sleep(Some(limit), || self.has_news(&readers));
-            if start.elapsed() >= rescue {
+            let (outstanding, busy) = self.busy();
+            let share = pace.share(outstanding, busy);
+            let longest = if share > 1 { REST_LONGEST } else { rescue };
+            let limit = left.map_or(longest, |left| left.min(longest));
+            let (start, before) = (Instant::now(), read_by(readers));
+            bell.wait(share, Some(limit), || self.has_news(readers));
+            let slept = start.elapsed();
+            if slept >= rescue {
                 rescue = (rescue * 2).min(RESCUE_LONGEST);
-                self.rescue(&mut readers);
+                self.rescue(readers);
             }
-            spins = SPINS / 2;
+            rest = Some((slept, before));
+            polls = Some(if self.is_crowded() { 0 } else { SPINS / 2 });
         }
+    }
+
+    /// Whether there is work for every processor, so that polling would take one from a worker.
+    fn is_crowded(&self) -> bool {
+        self.memory.board.workers() >= self.processors && self.busy().1 >= self.processors
+    }
+
+    /// Tasks that are outstanding, and how many workers they can keep busy.
+    fn busy(&self) -> (usize, usize) {
+        let outstanding = lock(&self.state).outstanding();
+        (outstanding, outstanding.min(self.memory.board.workers()))
     }
 
     /// Has every waiting thread look again.
     pub(super) fn tell_all(&self) {
-        self.memory.board.doorbell().call();
+        self.memory.board.bell().call();
         self.tell_followers();
     }
 
@@ -382,13 +444,13 @@ impl Core {
         while self.died.is_raised() {
             // a follower tries the leader's place under this lock, and may go without a look: it must not be taken for a leader
             let no_follower_tries = lock(&self.followers);
-            let readers = self.try_lead();
+            let leader = self.try_lead();
             drop(no_follower_tries);
-            match readers {
-                Some(mut readers) => {
-                    self.collect(&mut readers);
+            match leader {
+                Some(mut leader) => {
+                    self.collect(&mut leader.readers);
                 }
-                None => return self.memory.board.doorbell().call(),
+                None => return self.memory.board.bell().call(),
             }
             self.tell_followers();
         }
@@ -460,6 +522,13 @@ impl Core {
             }
         }
     }
+}
+
+/// Records read so far, of all workers together.
+fn read_by(readers: &[Reader]) -> u64 {
+    readers
+        .iter()
+        .fold(0, |sum, reader| sum.wrapping_add(reader.head()))
 }
 
 /// What becomes of a task that was cancelled.

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::error::CUT_OFF;
 use crate::handle::Pin;
@@ -17,16 +17,21 @@ use crate::ring::record::Writer;
 use crate::spawn::function::{Reference, Resolved};
 use crate::spawn::panics::{catch_panics_of_this_thread, decode_panic, encode_panic_for_message};
 use crate::spawn::worker::Arrival;
+use crate::sync::bell::Ringer;
 use crate::sync::current::Current;
 use crate::sync::park;
 use crate::sync::words::{Bits, Switch};
-use crate::sys::entry;
 use crate::sys::socket::MESSAGE_MAX;
+use crate::sys::{entry, process};
 
 /// Polls before a worker sleeps, where there is a processor for everybody: about as long as a wake across processors takes.
 const SPINS: u32 = 4_000;
 /// The same where workers take processors from each other or from the parent.
 const SPINS_CROWDED: u32 = 200;
+/// A worker does not poll on the processor that its parent waits on: the parent could not go on. But who is called again within so short a
+/// sleep, and so many times in a row, polls there, too: of two that are busy on one processor the system moves one to another.
+const SHORT_NAP: Duration = Duration::from_micros(100);
+const SHORT_NAPS: u32 = 8;
 /// First sleep. Who is not called in that time gives the memory back that it keeps for the next results.
 const NAP: Duration = Duration::from_secs(1);
 /// How long a worker sleeps before it looks again whether the parent has read a record.
@@ -97,6 +102,9 @@ struct Worker {
     /// Items until it ends.
     left: Option<u64>,
     spins: u32,
+    /// Sleeps in a row that were short.
+    short_naps: u32,
+    ringer: Ringer,
 }
 
 impl Worker {
@@ -120,6 +128,8 @@ impl Worker {
             on_their_way: VecDeque::new(),
             left: setup.max_tasks,
             spins: if setup.may_spin { SPINS } else { SPINS_CROWDED },
+            short_naps: 0,
+            ringer: Ringer::default(),
             board: Arc::clone(board),
         })
     }
@@ -150,22 +160,30 @@ impl Worker {
     fn work(&mut self) {
         let board = Arc::clone(&self.board);
         let line = board.line(usize::from(self.me));
-        let (mut idle, mut rested) = (0, false);
+        let (mut polls, mut rested) = (None, false);
         line.clear();
         while self.left != Some(0) {
             if let Some(claimed) = self.claimer.claim(board.tasks()) {
                 self.run(claimed);
                 line.clear();
-                (idle, rested) = (0, false);
+                (polls, rested) = (None, false);
                 continue;
             }
             if Switch(board.stop()).is_on() {
                 break;
             }
-            if idle < self.spins {
-                idle += 1;
-                spin_loop();
-                continue;
+            match &mut polls {
+                Some(0) => {}
+                Some(left) => {
+                    *left -= 1;
+                    spin_loop();
+                    continue;
+                }
+                None => {
+                    board.bell().ring_for_the_rest(&mut self.ringer);
+                    polls = Some(self.patience());
+                    continue;
+                }
             }
             // a task has closed what is not its own: another worker is better off, and nothing is lost by it now
             if !board.has_its_file() {
@@ -177,6 +195,7 @@ impl Worker {
                 board.tasks().has_news_at(self.claimer.position()) || Switch(board.stop()).is_on()
             };
             let limit = if rested { SLEEP_MAX } else { NAP };
+            let start = Instant::now();
             park::park(
                 board.idle(),
                 usize::from(self.me),
@@ -184,9 +203,15 @@ impl Worker {
                 Some(limit),
                 has_news,
             );
+            self.short_naps = if start.elapsed() < SHORT_NAP {
+                self.short_naps.saturating_add(1)
+            } else {
+                0
+            };
             // after a sleep without a task it goes straight back to sleep
-            (idle, rested) = (self.spins - 1, true);
+            (polls, rested) = (Some(1), true);
         }
+        board.bell().ring_for_the_rest(&mut self.ringer);
         while !self.on_their_way.is_empty() {
             let read = || {
                 self.on_their_way
@@ -205,6 +230,16 @@ impl Worker {
         if !board.has_its_file() {
             entry::quit(CUT_OFF); // nothing that holds descriptors can be dropped any more
         }
+    }
+
+    /// How often to poll before a sleep, now that there is nothing to do.
+    fn patience(&self) -> u32 {
+        let core = process::core();
+        self.board.line(usize::from(self.me)).sleep_on(core);
+        if self.board.bell().is_on(core) && self.short_naps < SHORT_NAPS {
+            return 0;
+        }
+        self.spins
     }
 
     /// Lets go of what the parent holds by now.
@@ -242,7 +277,7 @@ impl Worker {
         }
         self.current.finish();
         self.publish(&board, claimed);
-        board.doorbell().ring();
+        board.bell().ring(&mut self.ringer);
     }
 
     fn publish(&mut self, board: &Board, claimed: Claimed) {

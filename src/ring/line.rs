@@ -17,7 +17,8 @@ use crate::primitive::{AtomicU32, AtomicU64, Ordering};
 pub(crate) struct Line {
     /// The word the worker sleeps in; see `sync::park`.
     pub(crate) park: AtomicU32,
-    pad: AtomicU32,
+    /// The processor it was last seen on, plus one; 0 if unknown. A hint.
+    core: AtomicU32,
     progress: AtomicU64,
     /// One past the highest granule of its arena that the worker ever used.
     high: AtomicU64,
@@ -99,6 +100,19 @@ impl Line {
     pub(crate) fn high(&self) -> u64 {
         // ORDERING: Relaxed; the worker has ended.
         self.high.load(Ordering::Relaxed)
+    }
+
+    /// Notes on which processor the worker goes to sleep.
+    pub(crate) fn sleep_on(&self, core: Option<u32>) {
+        // ORDERING: Relaxed; a hint.
+        let core = core.map_or(0, |core| core.wrapping_add(1));
+        self.core.store(core, Ordering::Relaxed);
+    }
+
+    /// Whether the worker went to sleep on `core`.
+    pub(crate) fn was_on(&self, core: Option<u32>) -> bool {
+        // ORDERING: Relaxed; a hint.
+        core.is_some_and(|core| self.core.load(Ordering::Relaxed) == core.wrapping_add(1))
     }
 
     /// How many records the parent has read: written by it, see `record`.

@@ -13,6 +13,7 @@
 
 pub(crate) mod adapter;
 pub(crate) mod barrier;
+pub(crate) mod bell;
 pub(crate) mod condvar;
 pub(crate) mod current;
 pub(crate) mod desk;

@@ -48,6 +48,13 @@ impl Identity {
     }
 }
 
+/// The processor that the calling thread runs on now, if the kernel says so. It may be another one in a moment. No system call: the kernel
+/// keeps it where the thread reads it.
+pub(crate) fn core() -> Option<u32> {
+    // SAFETY: it takes nothing and touches no memory of ours.
+    u32::try_from(unsafe { libc::sched_getcpu() }).ok()
+}
+
 /// The world in which this process knows others by pid and start time: its pid namespace, as the kernel numbers namespaces, and with it the
 /// time namespace, whose clock start times are told by; 0 if the kernel does not say.
 pub(crate) fn space() -> u32 {

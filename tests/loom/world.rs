@@ -11,7 +11,8 @@ use crate::ring::claim::{Claimed, Claimer, Publisher, Tasks};
 use crate::ring::line::{Line, Progress};
 use crate::ring::record::{Reader, Writer};
 use crate::ring::slot::{Slot, State, Truth};
-use crate::sync::park::{self, Doorbell};
+use crate::sync::bell::{Bell, Ringer};
+use crate::sync::park;
 use crate::sync::words::{Bits, Switch};
 
 /// What lies in shared memory.
@@ -23,7 +24,7 @@ pub(crate) struct Board {
     pub(crate) records: Vec<Vec<Slot>>,
     pub(crate) idle: [AtomicU64; 1],
     pub(crate) overflow: [AtomicU64; 1],
-    pub(crate) doorbell: AtomicU32,
+    pub(crate) bell: Bell,
     pub(crate) stop: AtomicU32,
     /// A worker has died: private to the parent, as is `deaths`.
     pub(crate) died: Signal,
@@ -67,7 +68,7 @@ impl Board {
             records: (0..workers).map(|_| slots(records)).collect(),
             idle: [AtomicU64::new(0)],
             overflow: [AtomicU64::new(0)],
-            doorbell: AtomicU32::in_turn(0),
+            bell: Bell::over(AtomicU32::in_turn(0)),
             stop: AtomicU32::new(0),
             died: Signal::new(),
             deaths: Mutex::default(),
@@ -121,6 +122,7 @@ pub(crate) struct Worker {
     me: usize,
     claimer: Claimer,
     writer: Writer,
+    ringer: Ringer,
 }
 
 impl Worker {
@@ -128,6 +130,7 @@ impl Worker {
         Self {
             claimer: Claimer::new(board.tasks(), me as u16),
             writer: Writer::new(record),
+            ringer: Ringer::default(),
             board: Arc::clone(board),
             me,
         }
@@ -142,6 +145,7 @@ impl Worker {
             if self.step() {
                 continue;
             }
+            board.bell.ring_for_the_rest(&mut self.ringer);
             if Switch(&board.stop).is_on() {
                 break;
             }
@@ -176,7 +180,7 @@ impl Worker {
         });
         board.ledger()[task as usize].entered += 1;
         self.publish(claimed, task);
-        Doorbell(&board.doorbell).ring();
+        board.bell.ring(&mut self.ringer);
     }
 
     fn publish(&mut self, claimed: Claimed, result: u64) {
@@ -212,7 +216,7 @@ pub(crate) fn start(
         if died {
             lock(&board.deaths).push(me);
             board.died.raise();
-            Doorbell(&board.doorbell).call();
+            board.bell.call();
         }
         died
     })
@@ -297,7 +301,7 @@ impl Parent {
             if self.is_idle() {
                 return;
             }
-            Doorbell(&self.board.doorbell).sleep(None, || self.has_news());
+            self.board.bell.wait(1, None, || self.has_news());
         }
     }
 

@@ -45,7 +45,8 @@ use ring::claim::{Claimer, Publisher, Tasks};
 use ring::line::Line;
 use ring::record::{Reader, Writer};
 use ring::slot::Slot;
-use sync::park::{self, Doorbell};
+use sync::bell::{Bell, Ringer};
+use sync::park;
 use sync::words::Switch;
 
 const SLOTS: usize = 8;
@@ -82,7 +83,7 @@ struct Board {
     records: [[Slot; RECORDS]; WORKERS],
     results: [[Plain; RECORDS]; WORKERS],
     idle: [AtomicU64; 1],
-    doorbell: AtomicU32,
+    bell: Bell,
     stop: AtomicU32,
     /// A result is written only after it is published.
     planted: bool,
@@ -116,6 +117,7 @@ extern "C" fn work(seat: *mut c_void) -> *mut c_void {
     let (line, records) = (&board.lines[*me], &board.records[*me]);
     let mut claimer = Claimer::new(board.tasks(), *me as u16);
     let mut writer = Writer::new(0);
+    let mut ringer = Ringer::default();
     loop {
         if let Some(claimed) = claimer.claim(board.tasks()) {
             let argument = board.arguments[claimed.slot as usize].get();
@@ -130,9 +132,10 @@ extern "C" fn work(seat: *mut c_void) -> *mut c_void {
             if board.planted {
                 result.set(argument * 2);
             }
-            Doorbell(&board.doorbell).ring();
+            board.bell.ring(&mut ringer);
             continue;
         }
+        board.bell.ring_for_the_rest(&mut ringer);
         if Switch(&board.stop).is_on() {
             return ptr::null_mut();
         }
@@ -172,7 +175,7 @@ fn lead(board: &Board) -> u64 {
             }
         }
         if taken == before {
-            Doorbell(&board.doorbell).sleep(None, || {
+            board.bell.wait(1 + (taken % 2) as u32, None, || {
                 let mut readers = readers.iter().zip(&board.records);
                 readers.any(|(reader, records)| reader.has_news(records))
             });
@@ -201,7 +204,7 @@ fn main() {
         records: Default::default(),
         results: Default::default(),
         idle: Default::default(),
-        doorbell: AtomicU32::default(),
+        bell: Bell::default(),
         stop: AtomicU32::default(),
         planted: is_given("--planted"),
     };

@@ -1,4 +1,4 @@
-//! Workers that die at any of their atomic operations, from the claim to the doorbell and in their sleep, and what recovery makes of it.
+//! Workers that die at any of their atomic operations, from the claim to the bell and in their sleep, and what recovery makes of it.
 
 use std::sync::Arc;
 

@@ -40,8 +40,9 @@ pub(crate) const STORIES: &[(&str, Story)] = stories! {
         no_wake_of_a_worker_is_lost
         a_wake_for_two_reaches_both
         wakes_of_every_kind_do_not_get_in_each_others_way
-        the_doorbell_loses_no_news_of_a_worker
-        the_doorbell_loses_no_call_of_its_own_process;
+        the_bell_loses_no_news_of_a_worker
+        who_waits_for_several_results_hears_the_last
+        the_bell_loses_no_call_of_its_own_process;
     gates:
         no_news_is_lost_at_a_gate
         each_of_two_permits_wakes_one
@@ -126,11 +127,12 @@ pub(crate) const CONTROLS: &[Control] = controls! {
     a_waker_of_one_without_its_fence_is_found:
         Some(("src/sync/park.rs", "wake_one", NoFence)) => parking::wakes_of_every_kind_do_not_get_in_each_others_way;
     a_parent_that_sleeps_without_its_fence_is_found:
-        Some(("src/sync/park.rs", "sleep", NoFence)) => parking::the_doorbell_loses_no_news_of_a_worker;
+        Some(("src/sync/bell.rs", "wait", NoFence)) => parking::the_bell_loses_no_news_of_a_worker;
     a_ring_without_its_fence_is_found:
-        Some(("src/sync/park.rs", "ring", NoFence)) => parking::the_doorbell_loses_no_news_of_a_worker;
+        Some(("src/sync/bell.rs", "ring", NoFence)) => parking::the_bell_loses_no_news_of_a_worker;
     a_ring_that_only_wakes_is_found:
-        Some(("src/sync/park.rs", "ring", NoSwap)) => parking::the_doorbell_loses_no_news_of_a_worker;
+        Some(("src/sync/bell.rs", "wake", NoSwap)) => parking::the_bell_loses_no_news_of_a_worker;
+    results_too_few_to_ring_for_are_found: None => parking::nobody_rings_for_the_rest;
     a_waiter_at_a_gate_without_its_fence_is_found:
         Some(("src/sync/gate.rs", "wait", NoFence)) => gates::no_news_is_lost_at_a_gate;
     an_opener_of_a_gate_without_its_fence_is_found:

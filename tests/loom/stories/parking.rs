@@ -6,7 +6,8 @@ use loom::thread;
 
 use crate::explore;
 use crate::primitive::{AtomicU32, AtomicU64, Ordering, Signal};
-use crate::sync::park::{self, Doorbell};
+use crate::sync::bell::{Bell, Ringer};
+use crate::sync::park;
 
 /// A word to sleep in for each of two workers.
 struct Beds {
@@ -98,33 +99,74 @@ pub(crate) fn wakes_of_every_kind_do_not_get_in_each_others_way() -> u64 {
 }
 
 /// The parent sleeps for the record of a worker.
-pub(crate) fn the_doorbell_loses_no_news_of_a_worker() -> u64 {
+pub(crate) fn the_bell_loses_no_news_of_a_worker() -> u64 {
     explore::within(4, || {
-        let shared = Arc::new((AtomicU32::new(0), AtomicU64::new(0)));
+        let shared = Arc::new((Bell::over(AtomicU32::new(0)), AtomicU64::new(0)));
         let worker = {
             let shared = Arc::clone(&shared);
             thread::spawn(move || {
+                let mut ringer = Ringer::default();
                 for news in 1..=2 {
                     shared.1.store(news, Ordering::Release);
-                    Doorbell(&shared.0).ring();
+                    shared.0.ring(&mut ringer);
                 }
             })
         };
         for wanted in 1..=2 {
             let is_there = || shared.1.load(Ordering::Acquire) >= wanted;
             while !is_there() {
-                Doorbell(&shared.0).sleep(None, is_there);
+                shared.0.wait(1, None, is_there);
             }
         }
         worker.join().expect("lives");
     })
 }
 
+/// The parent wants two results of each of two workers before it is woken; one of them has but one.
+pub(crate) fn who_waits_for_several_results_hears_the_last() -> u64 {
+    several_results(true)
+}
+
+pub(crate) fn nobody_rings_for_the_rest() -> u64 {
+    several_results(false)
+}
+
+fn several_results(ring_for_the_rest: bool) -> u64 {
+    explore::within(2, move || {
+        let shared = Arc::new((
+            Bell::over(AtomicU32::in_turn(0)),
+            [0, 1].map(|_| AtomicU64::new(0)),
+        ));
+        let workers = [(0, 2), (1, 1)].map(|(me, results)| {
+            let shared = Arc::clone(&shared);
+            thread::spawn(move || {
+                let mut ringer = Ringer::default();
+                for result in 1..=results {
+                    shared.1[me].store(result, Ordering::Release);
+                    shared.0.ring(&mut ringer);
+                }
+                if ring_for_the_rest {
+                    shared.0.ring_for_the_rest(&mut ringer);
+                }
+            })
+        });
+        let mut seen = [0, 0];
+        while seen != [2, 1] {
+            let look = || [0, 1].map(|me: usize| shared.1[me].load(Ordering::Acquire));
+            shared.0.wait(2, None, || look() != seen);
+            seen = look();
+        }
+        for worker in workers {
+            worker.join().expect("lives");
+        }
+    })
+}
+
 /// Two threads of the parent call the one that sleeps, each for another reason, while a worker rings.
-pub(crate) fn the_doorbell_loses_no_call_of_its_own_process() -> u64 {
+pub(crate) fn the_bell_loses_no_call_of_its_own_process() -> u64 {
     explore::all(|| {
         let shared = Arc::new((
-            AtomicU32::in_turn(0),
+            Bell::over(AtomicU32::in_turn(0)),
             [0, 1].map(|_| Signal::new()),
             AtomicU64::new(0),
         ));
@@ -132,10 +174,10 @@ pub(crate) fn the_doorbell_loses_no_call_of_its_own_process() -> u64 {
             let shared = Arc::clone(&shared);
             thread::spawn(move || {
                 shared.1[caller].raise();
-                Doorbell(&shared.0).call();
+                shared.0.call();
                 if caller == 1 {
                     shared.2.store(1, Ordering::Release);
-                    Doorbell(&shared.0).ring();
+                    shared.0.ring(&mut Ringer::default());
                 }
             })
         });
@@ -150,7 +192,7 @@ pub(crate) fn the_doorbell_loses_no_call_of_its_own_process() -> u64 {
                 break;
             }
             let has_news = || shared.1.iter().any(Signal::is_raised) || !rung && is_rung();
-            Doorbell(&shared.0).sleep(None, has_news);
+            shared.0.wait(1, None, has_news);
         }
         for caller in callers {
             caller.join().expect("lives");
