@@ -173,16 +173,13 @@ impl Core {
 
     /// Puts `entry` before the workers; waits for a free slot if `wait` says so. Gives the error `WouldBlock` when none came free.
     pub(super) fn submit(self: &Arc<Self>, entry: Entry, wait: Wait) -> Result<()> {
-        let mut entry = entry;
+        let mut entry = Some(entry);
         loop {
-            let refused = match self.try_submit(entry)? {
-                Submitted::Yes => {
-                    if self.memory.board.wake_one_near() {
-                        self.near.raise();
-                    }
-                    return Ok(());
+            let Some(refused) = self.try_submit(&mut entry)? else {
+                if self.memory.board.wake_one_near() {
+                    self.near.raise();
                 }
-                Submitted::NoRoom(refused) => refused,
+                return Ok(());
             };
             // what holds the slots is outstanding, so it will be accepted one day; a whole batch of them is worth waiting for, but not long
             let batch = u64::from(self.memory.board.shape().slots) / SUBMIT_BATCH + 1;
@@ -200,34 +197,34 @@ impl Core {
                 let message = format!("the queue of pool \"{}\" is full", self.name);
                 return Err(Error::new(ErrorKind::WouldBlock, message));
             }
-            entry = refused.entry;
         }
     }
 
-    fn try_submit(&self, entry: Entry) -> Result<Submitted> {
+    /// Takes what is in `entry` and puts it before the workers. It stays there if there is no room.
+    fn try_submit(&self, entry: &mut Option<Entry>) -> Result<Option<Refused>> {
         let mut state = lock(&self.state);
         state.check_open(&self.name)?;
-        let refused = |entry, state: &State| {
-            Ok(Submitted::NoRoom(Box::new(Refused {
-                entry,
-                accepted: state.accepted,
-                slots: !state.free.is_empty(),
-            })))
-        };
-        let Some(slot) = state.free.pop_front() else {
-            return refused(entry, &state);
+        let Some(task) = entry else {
+            return Ok(None);
         };
         let tasks = self.memory.board.tasks();
-        entry.write(&tasks.slots[slot as usize]);
-        if state.publisher.publish(tasks, slot).is_err() {
-            state.free.push_front(slot);
-            return refused(entry, &state);
-        }
-        state.entries[slot as usize] = Some(entry);
+        let slot = state.free.front().copied();
+        let has_room = slot.is_some_and(|slot| {
+            task.write(&tasks.slots[slot as usize]);
+            state.publisher.publish(tasks, slot).is_ok()
+        });
+        let Some(slot) = slot.filter(|_| has_room) else {
+            return Ok(Some(Refused {
+                accepted: state.accepted,
+                slots: slot.is_some(),
+            }));
+        };
+        state.free.pop_front();
+        state.entries[slot as usize] = entry.take();
         if let Some(next) = state.free.get(SLOTS_AHEAD) {
             tasks.slots[*next as usize].expect_write();
         }
-        Ok(Submitted::Yes)
+        Ok(None)
     }
 
     /// Places the shared argument of a `map_with`.
@@ -536,14 +533,8 @@ pub(super) fn cancelled() -> Error {
     Error::new(ErrorKind::Cancelled, "the task was cancelled")
 }
 
-enum Submitted {
-    Yes,
-    NoRoom(Box<Refused>),
-}
-
-/// A task for which there was no room when `accepted` results had been accepted.
+/// There was no room for a task when `accepted` results had been accepted.
 struct Refused {
-    entry: Entry,
     accepted: u64,
     /// There were free slots, but no room in the ring.
     slots: bool,

@@ -29,9 +29,10 @@ const SPINS: u32 = 4_000;
 /// The same where workers take processors from each other or from the parent.
 const SPINS_CROWDED: u32 = 200;
 /// A worker does not poll on the processor that its parent waits on: the parent could not go on. But who is called again within so short a
-/// sleep, and so many times in a row, polls there, too: of two that are busy on one processor the system moves one to another.
+/// sleep, so many times in a row, polls there for once: of two that are busy on one processor the system moves one to another, if that has
+/// nothing to do.
 const SHORT_NAP: Duration = Duration::from_micros(100);
-const SHORT_NAPS: u32 = 8;
+const SHORT_NAPS: u32 = 64;
 /// First sleep. Who is not called in that time gives the memory back that it keeps for the next results.
 const NAP: Duration = Duration::from_secs(1);
 /// How long a worker sleeps before it looks again whether the parent has read a record.
@@ -233,11 +234,14 @@ impl Worker {
     }
 
     /// How often to poll before a sleep, now that there is nothing to do.
-    fn patience(&self) -> u32 {
+    fn patience(&mut self) -> u32 {
         let core = process::core();
         self.board.line(usize::from(self.me)).sleep_on(core);
-        if self.board.bell().is_on(core) && self.short_naps < SHORT_NAPS {
-            return 0;
+        if self.board.bell().is_on(core) {
+            if self.short_naps < SHORT_NAPS {
+                return 0;
+            }
+            self.short_naps = 0;
         }
         self.spins
     }
