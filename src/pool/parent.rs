@@ -102,6 +102,8 @@ const BATCH_PATIENCE: Duration = Duration::from_millis(1);
 const SPINS: u32 = 2_000;
 /// How long it sleeps at most if it is not to be woken for the first result: a task may take long that followed short ones.
 const REST_LONGEST: Duration = Duration::from_millis(1);
+/// A poll looks at the records of each worker; so many take no longer than the rest of it.
+const WORKERS_A_POLL: usize = 32;
 /// First and longest sleep of a leader while tasks are outstanding: it then looks whether a woken worker was stopped before it acted.
 const RESCUE_FIRST: Duration = Duration::from_millis(5);
 const RESCUE_LONGEST: Duration = Duration::from_millis(80);
@@ -385,11 +387,7 @@ impl Core {
                 None => {
                     bell.wait_on(process::core());
                     let makes_way = self.near.is_raised() && self.near.take();
-                    polls = Some(if makes_way || self.is_crowded() {
-                        0
-                    } else {
-                        SPINS
-                    });
+                    polls = Some(if makes_way { 0 } else { self.patience() });
                     continue;
                 }
             }
@@ -409,13 +407,17 @@ impl Core {
                 self.rescue(readers);
             }
             rest = Some((slept, before));
-            polls = Some(if self.is_crowded() { 0 } else { SPINS / 2 });
+            polls = Some(self.patience() / 2);
         }
     }
 
-    /// Whether there is work for every processor, so that polling would take one from a worker.
-    fn is_crowded(&self) -> bool {
-        self.memory.board.workers() >= self.processors && self.busy().1 >= self.processors
+    /// How often to poll before a sleep: not at all while there is work for every processor, since that would take one from a worker.
+    fn patience(&self) -> u32 {
+        let workers = self.memory.board.workers();
+        if workers >= self.processors && self.busy().1 >= self.processors {
+            return 0;
+        }
+        SPINS / (workers / WORKERS_A_POLL + 1) as u32
     }
 
     /// Tasks that are outstanding, and how many workers they can keep busy.
