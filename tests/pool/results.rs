@@ -1,8 +1,8 @@
 //! Results that are waited for, asked for, withdrawn or left alone, and the ends of a pool.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use multiproc::{ErrorKind, Pool, TryApplyError, Value};
+use multiproc::{ErrorKind, Event, Pool, TryApplyError, Value};
 
 use super::wait_at;
 
@@ -251,5 +251,37 @@ fn a_full_queue_of_slow_tasks_takes_the_next_as_soon_as_one_is_done() {
     gate.set(1).unwrap();
     for task in tasks.into_iter().chain([next]) {
         assert_eq!(task.get().unwrap(), 7);
+    }
+}
+
+/// Where results come fast, the parent sleeps for several. One of them may be followed by a task that takes long.
+#[test]
+fn a_result_is_told_though_its_worker_goes_on_with_a_long_task() {
+    fn waits_for(heard: Event) -> bool {
+        heard.wait_timeout(Duration::from_secs(30)).unwrap()
+    }
+    fn short(x: u64) -> u64 {
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_micros(10) {}
+        x
+    }
+    let pool = Pool::with_workers(2).unwrap();
+    for round in 0..20 {
+        let heard = Event::new().unwrap();
+        let tasks: Vec<_> = (0..200 + round)
+            .map(|x| pool.apply_async(short, x).unwrap())
+            .collect();
+        // enough of them that the parent wants more results than short tasks are left in the end
+        let long = [0; 60].map(|_| pool.apply_async(waits_for, heard.clone()).unwrap());
+        for (x, task) in tasks.into_iter().enumerate() {
+            assert_eq!(task.get().unwrap(), x as u64);
+        }
+        heard.set().unwrap();
+        for long in long {
+            assert!(
+                long.get().unwrap(),
+                "the short ones were told after the long ones"
+            );
+        }
     }
 }
