@@ -1,13 +1,17 @@
-//! What the pool costs: a call, many calls, many items, an array in place, and its start.
+//! What a call to a pool costs, many calls, and many items.
+
+mod rivals;
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use multiproc::{Array, Pool};
+use multiproc::Pool;
 use rayon::prelude::*;
+use rivals::thread_pool::ThreadPool;
+use rivals::{short, workers};
 
-fn noop(x: u64) -> u64 {
+fn same(x: u64) -> u64 {
     x
 }
 
@@ -15,25 +19,58 @@ fn square(x: u64) -> u64 {
     x.wrapping_mul(x)
 }
 
+fn microsecond(x: u64) -> u64 {
+    let begin = Instant::now();
+    while begin.elapsed() < Duration::from_micros(1) {}
+    x
+}
+
+fn rayon_pool(threads: usize) -> rayon::ThreadPool {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+    pool.expect("threads")
+}
+
 fn calls(c: &mut Criterion) {
     const TASKS: u64 = 10_000;
-    let mut group = c.benchmark_group("pool_call");
+    const SUM: u64 = TASKS * (TASKS - 1) / 2;
+    let mut group = c.benchmark_group("call_and_result");
     let pool = Pool::with_workers(1).expect("a pool");
-    group.bench_function("apply", |b| {
-        b.iter(|| assert_eq!(pool.apply(noop, black_box(7)).expect("runs"), 7));
+    group.bench_function("multiproc_apply", |b| {
+        b.iter(|| assert_eq!(pool.apply(same, black_box(7)).expect("runs"), 7));
     });
+    let threads = ThreadPool::new(1);
+    group.bench_function("crossbeam_thread_pool", |b| {
+        b.iter(|| {
+            let x = black_box(7);
+            assert_eq!(threads.submit(move || same(x)).recv(), Ok(7));
+        });
+    });
+    let rayon = rayon_pool(1);
+    group.bench_function("rayon_install", |b| {
+        b.iter(|| assert_eq!(rayon.install(|| same(black_box(7))), 7));
+    });
+    group.finish();
+    drop((pool, threads, rayon));
 
+    let mut group = c.benchmark_group("10000_calls_then_results");
     group.throughput(Throughput::Elements(TASKS));
-    group.bench_function("apply_async_10000_then_get", |b| {
+    let pool = Pool::with_workers(workers()).expect("a pool");
+    group.bench_function("multiproc_apply_async", |b| {
+        b.iter(|| {
+            let submit = |x| pool.apply_async(same, x).expect("runs");
+            let tasks: Vec<_> = (0..TASKS).map(submit).collect();
+            let results = tasks.into_iter().map(|task| task.get().expect("runs"));
+            assert_eq!(results.sum::<u64>(), SUM);
+        });
+    });
+    let threads = ThreadPool::new(workers());
+    group.bench_function("crossbeam_thread_pool", |b| {
         b.iter(|| {
             let tasks: Vec<_> = (0..TASKS)
-                .map(|x| pool.apply_async(noop, x).expect("runs"))
+                .map(|x| threads.submit(move || same(x)))
                 .collect();
-            let sum: u64 = tasks
-                .into_iter()
-                .map(|task| task.get().expect("runs"))
-                .sum();
-            assert_eq!(sum, TASKS * (TASKS - 1) / 2);
+            let results = tasks.into_iter().map(|task| task.recv().expect("runs"));
+            assert_eq!(results.sum::<u64>(), SUM);
         });
     });
     group.finish();
@@ -41,103 +78,57 @@ fn calls(c: &mut Criterion) {
 
 fn items(c: &mut Criterion) {
     const ITEMS: u64 = 1_000_000;
-    let mut group = c.benchmark_group("map_1e6_squares");
-    group
-        .sample_size(20)
-        .throughput(Throughput::Elements(ITEMS));
-    let workers = std::thread::available_parallelism().map_or(2, usize::from);
-    let pool = Pool::with_workers(workers).expect("a pool");
+    const FEW: u64 = 2_000;
+    let (pool, rayon) = (
+        Pool::with_workers(workers()).expect("a pool"),
+        rayon_pool(workers()),
+    );
     let input: Vec<u64> = (0..ITEMS).collect();
-    let expected = square(ITEMS - 1);
-    group.bench_function("multiproc", |b| {
-        b.iter_batched(
-            || input.clone(),
-            |input| {
-                assert_eq!(
-                    pool.map(square, input).expect("runs").last(),
-                    Some(&expected)
-                );
-            },
-            BatchSize::LargeInput,
-        );
+    let expected = input.iter().copied().map(square).fold(0, u64::wrapping_add);
+    let check = |output: Vec<u64>| {
+        assert_eq!(output.iter().copied().fold(0, u64::wrapping_add), expected);
+        output
+    };
+    let mut group = c.benchmark_group("squares_of_1e6_copied");
+    group.throughput(Throughput::Elements(ITEMS));
+    group.bench_function("multiproc_map", |b| {
+        let map = |input| pool.map(square, input).expect("runs");
+        check(map(input.clone()));
+        b.iter_batched(|| input.clone(), map, BatchSize::LargeInput);
     });
     group.bench_function("rayon_threads", |b| {
-        b.iter_batched(
-            || input.clone(),
-            |input| {
-                let output: Vec<u64> = input
-                    .into_par_iter()
-                    .map(|x| square(black_box(x)))
-                    .collect();
-                assert_eq!(output.last(), Some(&expected));
-            },
-            BatchSize::LargeInput,
-        );
-    });
-    group.finish();
-}
-
-fn step(chunk: &mut [u64]) {
-    for x in chunk {
-        *x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-    }
-}
-
-fn arrays(c: &mut Criterion) {
-    const ITEMS: usize = 10_000_000;
-    const CHUNK: usize = 10_000;
-    let mut group = c.benchmark_group("step_1e7_in_place");
-    group
-        .sample_size(20)
-        .throughput(Throughput::Elements(ITEMS as u64));
-    let workers = std::thread::available_parallelism().map_or(2, usize::from);
-    let pool = Pool::with_workers(workers).expect("a pool");
-    let array = Array::<u64>::new(ITEMS).expect("an array");
-    group.bench_function("for_each_chunk", |b| {
-        b.iter(|| pool.for_each_chunk(&array, CHUNK, step).expect("runs"));
-    });
-    let mut vector = vec![0_u64; ITEMS];
-    group.bench_function("rayon_par_chunks_mut", |b| {
-        b.iter(|| vector.par_chunks_mut(CHUNK).for_each(step));
-    });
-    group.bench_function("map_of_vectors", |b| {
-        let copied = |mut chunk: Vec<u64>| {
-            step(&mut chunk);
-            chunk
+        let map = |input: Vec<u64>| -> Vec<u64> {
+            rayon.install(|| input.into_par_iter().map(square).collect())
         };
+        check(map(input.clone()));
+        b.iter_batched(|| input.clone(), map, BatchSize::LargeInput);
+    });
+    group.bench_function("one_thread", |b| {
+        let map = |input: Vec<u64>| input.into_iter().map(square).collect();
+        check(map(input.clone()));
+        b.iter_batched(|| input.clone(), map, BatchSize::LargeInput);
+    });
+    group.finish();
+
+    let mut group = c.benchmark_group("2000_items_of_1_us");
+    group.throughput(Throughput::Elements(FEW));
+    for (name, chunk) in [("multiproc_singly", 1), ("multiproc_by_100", 100)] {
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                let results = pool.chunk_size(chunk).imap_unordered(microsecond, 0..FEW);
+                let sum: u64 = results.map(|result| result.expect("runs")).sum();
+                assert_eq!(sum, FEW * (FEW - 1) / 2);
+            });
+        });
+    }
+    group.bench_function("rayon_threads", |b| {
         b.iter(|| {
-            let chunks = vector.chunks(CHUNK).map(<[u64]>::to_vec);
-            assert_eq!(pool.map(copied, chunks).expect("runs").len(), ITEMS / CHUNK);
-        });
-    });
-    group.finish();
-
-    let small = Array::<u64>::new(100).expect("an array");
-    c.bench_function("for_each_chunk_of_one", |b| {
-        b.iter(|| pool.for_each_chunk(&small, 100, step).expect("runs"));
-    });
-}
-
-fn start(c: &mut Criterion) {
-    let mut group = c.benchmark_group("pool_start");
-    group
-        .sample_size(20)
-        .measurement_time(Duration::from_secs(5));
-    group.bench_function("two_workers_to_first_result", |b| {
-        b.iter_custom(|rounds| {
-            let mut taken = Duration::ZERO;
-            for _ in 0..rounds {
-                let start = Instant::now();
-                let pool = Pool::with_workers(2).expect("a pool");
-                assert_eq!(pool.apply(noop, 1).expect("runs"), 1);
-                taken += start.elapsed();
-                drop(pool); // one pool at a time, and its end is not counted
-            }
-            taken
+            let sum: u64 = rayon.install(|| (0..FEW).into_par_iter().map(microsecond).sum());
+            assert_eq!(sum, FEW * (FEW - 1) / 2);
         });
     });
     group.finish();
 }
 
-criterion_group!(benches, calls, items, arrays, start);
+criterion_group!(name = benches; config = short(); targets = calls, items);
 criterion_main!(benches);

@@ -97,7 +97,7 @@
 //! | 1 | `sys` (all that says `libc`), `codec` |
 //! | 0 | [`Error`], atomics |
 //!
-//! The protocol, what is true at each of its points, and the changelog: `_documentation`.
+//! The protocol, what is true at each of its points, what operations cost, and the changelog: `_documentation`.
 //!
 //! Unsafe code stands on floors 1 to 3 only; the compiler holds that, and a test that reads the sources holds the rest.
 //!

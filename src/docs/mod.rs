@@ -6,6 +6,10 @@
 #[doc = include_str!("design.md")]
 pub mod design {}
 
+/// What each hot operation costs in cache lines, system calls, allocations and instructions, and why no less.
+#[doc = include_str!("performance.md")]
+pub mod performance {}
+
 /// Who dies where, what is promised, and the test that kills it there.
 #[doc = include_str!("crashes.md")]
 pub mod crashes {}
