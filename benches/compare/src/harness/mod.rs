@@ -1,6 +1,7 @@
 //! What a subject is: one kind of work, done by several contenders, and the goals set for ours.
 
 pub mod csv;
+pub mod markdown;
 pub mod noise;
 pub mod plot;
 pub mod rounds;

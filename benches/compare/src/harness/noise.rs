@@ -97,13 +97,3 @@ fn stat(pid: u32) -> Option<(u32, f64)> {
     let ticks = ticks.iter().filter_map(|field| field.parse::<f64>().ok());
     Some((fields.get(1)?.parse().ok()?, ticks.sum()))
 }
-
-/// The processes whose parent is this one.
-#[cfg(feature = "procspawn")]
-pub fn children() -> Vec<u32> {
-    let own = std::process::id();
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    pids.filter(|pid| stat(*pid).is_some_and(|(parent, _)| parent == own))
-        .collect()
-}

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use plotters::prelude::*;
 
+use super::markdown::{Beside, Column};
 use super::rounds::{Found, Row};
 use super::table::figure;
 use super::{Bound, Kind};
@@ -141,6 +142,69 @@ pub fn goals(all: &[Found], path: &Path) -> Drawn {
         )])?;
         let place = chart.backend_coord(&(low, top));
         area.draw(&Text::new(name.clone(), (12, place.1), ("sans-serif", 13)))?;
+    }
+    area.present()?;
+    Ok(())
+}
+
+/// For each row of the README's table: how many times as fast ours is as the best of each kind, on a logarithmic scale.
+pub fn overview(all: &[Found], path: &Path) -> Drawn {
+    const SHOWN: [(Column, &str, RGBColor); 3] = [
+        (Column::Python, "Python", OURS),
+        (Column::Processes, "other processes", RIVAL),
+        (Column::Threads, "threads of one process", INSIDE),
+    ];
+    let mut rows = Beside::of(all);
+    rows.reverse(); // the first on top
+    let speeds =
+        |row: &Beside| SHOWN.map(|(column, ..)| row.best(column).map(|theirs| row.speed(theirs)));
+    let all_speeds: Vec<f64> = rows.iter().flat_map(speeds).flatten().collect();
+    if all_speeds.is_empty() {
+        return Ok(());
+    }
+    let low = all_speeds.iter().copied().fold(0.5, f64::min) / 1.5;
+    let high = all_speeds.iter().copied().fold(2.0, f64::max) * 4.0;
+    let area = SVGBackend::new(path, (900, 112 + 34 * rows.len() as u32)).into_drawing_area();
+    area.fill(&WHITE)?;
+    let mut chart = ChartBuilder::on(&area)
+        .caption(
+            "how many times as fast multiproc is as the best other; left of 1 the other is ahead",
+            ("sans-serif", 15),
+        )
+        .margin(8)
+        .margin_top(30) // for what the colours mean
+        .x_label_area_size(24)
+        .y_label_area_size(310)
+        .build_cartesian_2d((low..high).log_scale(), 0.0..rows.len() as f64)?;
+    chart
+        .configure_mesh()
+        .disable_y_mesh()
+        .disable_y_axis()
+        .light_line_style(WHITE)
+        .x_label_formatter(&|value| figure(*value))
+        .draw()?;
+    for (index, row) in rows.iter().enumerate() {
+        for (place, (speed, (.., colour))) in speeds(row).into_iter().zip(SHOWN).enumerate() {
+            let Some(speed) = speed else { continue };
+            let top = index as f64 + 0.9 - 0.27 * place as f64;
+            let bar = Rectangle::new([(1.0, top - 0.24), (speed, top)], colour.filled());
+            chart.draw_series([bar])?;
+            let at = (speed.max(1.0), top - 0.01);
+            let text = format!(" {}", figure(speed));
+            chart.draw_series([Text::new(text, at, ("sans-serif", 9))])?;
+        }
+        let middle = chart.backend_coord(&(low, index as f64 + 0.7));
+        let work = row.line.work.replace('`', "");
+        area.draw(&Text::new(work, (12, middle.1), ("sans-serif", 13)))?;
+    }
+    chart.draw_series([PathElement::new(
+        [(1.0, 0.0), (1.0, rows.len() as f64)],
+        BLACK,
+    )])?;
+    for (place, (_, name, colour)) in SHOWN.into_iter().enumerate() {
+        let (x, y) = (318 + 150 * place as i32, 10);
+        area.draw(&Rectangle::new([(x, y), (x + 10, y + 10)], colour.filled()))?;
+        area.draw(&Text::new(name, (x + 14, y), ("sans-serif", 11)))?;
     }
     area.present()?;
     Ok(())

@@ -2,6 +2,7 @@
 //! does to all of them.
 
 use std::io::Write;
+use std::time::Instant;
 
 use super::noise::{Watch, wait_for_quiet};
 use super::stats::Spread;
@@ -25,10 +26,12 @@ pub struct Found {
     pub rows: Vec<Row>,
     /// Who did not take part, and why.
     pub absent: Vec<(String, String)>,
+    /// Set-up, warm-up and all rounds, together.
+    pub seconds: f64,
 }
 
 pub fn measure(subject: &'static Subject, scale: Scale) -> Found {
-    let mut field = Field::default();
+    let (begin, mut field) = (Instant::now(), Field::default());
     (subject.field)(scale, &mut field);
     let mut absent = Vec::new();
     let mut racing = Vec::new();
@@ -44,8 +47,10 @@ pub fn measure(subject: &'static Subject, scale: Scale) -> Found {
             },
         }
     }
-    let mut again = scale.rounds; // for each contender, one redone repetition a round on average
-    again *= racing.len();
+    let mut again = scale.rounds * racing.len() / 2; // every second repetition may be redone on average; a quick run is noisy anyway
+    if scale.quick {
+        again = 0;
+    }
     for round in 0..scale.rounds {
         let mut order: Vec<usize> = (0..racing.len()).collect();
         if round % 2 == 1 {
@@ -54,7 +59,9 @@ pub fn measure(subject: &'static Subject, scale: Scale) -> Found {
         for index in order {
             let (name, _, run, samples, noisy) = &mut racing[index];
             loop {
-                wait_for_quiet();
+                if !scale.quick {
+                    wait_for_quiet();
+                }
                 let watch = Watch::start();
                 let sample = run();
                 let is_noisy = watch.was_noisy();
@@ -85,6 +92,7 @@ pub fn measure(subject: &'static Subject, scale: Scale) -> Found {
         subject,
         rows,
         absent,
+        seconds: begin.elapsed().as_secs_f64(),
     }
 }
 

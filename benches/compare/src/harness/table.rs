@@ -77,8 +77,8 @@ pub fn one(found: &Found) -> String {
     };
     let unit = subject.unit.short();
     let mut text = format!(
-        "{}: {} ({unit}, {better} is better)\n",
-        subject.id, subject.what
+        "{}: {} ({unit}, {better} is better; {:.0} s)\n",
+        subject.id, subject.what, found.seconds
     );
     let head = [
         "",

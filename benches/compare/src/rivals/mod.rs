@@ -5,7 +5,7 @@ pub mod iceoryx;
 #[cfg(feature = "ipc-channel")]
 pub mod ipc;
 pub mod lamport;
+pub mod program;
 pub mod pthread;
-pub mod python;
 pub mod raw;
 pub mod thread_pool;

@@ -5,8 +5,8 @@ use raw_sync::locks::{LockImpl, LockInit, Mutex};
 use crate::harness::Outcome;
 use crate::os::area::Area;
 
-/// At `offset`, guarding the word that lies `DATA` further.
-pub const DATA: usize = 1024;
+/// At `offset`, guarding the word that lies `DATA` further: right behind the mutex.
+pub const DATA: usize = size_of::<libc::pthread_mutex_t>();
 
 pub fn create(area: &Area, offset: usize) -> Outcome<Box<dyn LockImpl>> {
     // SAFETY: the place is the mutex's own and nobody uses it yet.

@@ -16,7 +16,7 @@ use crate::os::area::Area;
 use crate::os::cores::{Pinned, pin_process};
 use crate::os::futex;
 use crate::os::party::{BODY, Processes, Role};
-use crate::rivals::python::Python;
+use crate::rivals::program::Python;
 use crate::rivals::thread_pool::ThreadPool;
 
 pub const SUBJECTS: &[Subject] = &[
@@ -37,6 +37,7 @@ pub const SUBJECTS: &[Subject] = &[
         unit: Unit::Microseconds,
         goals: &[
             at_most(OURS_PINNED, 1.25, FUTEX),
+            at_most(OURS_FREE, 1.25, FUTEX_FREE),
             at_most(OURS_PINNED, 1.0, "Python Pool"),
         ],
         field: asleep,
@@ -61,7 +62,9 @@ pub const ROLES: &[(&str, Role)] = &[("futex-echo", |party| {
 
 const OURS: &str = "multiproc, 2 workers";
 const OURS_PINNED: &str = "multiproc";
+const OURS_FREE: &str = "multiproc, not pinned";
 const FUTEX: &str = "futex ping-pong";
+const FUTEX_FREE: &str = "futex ping-pong, not pinned";
 const PAUSE: Duration = Duration::from_millis(2);
 
 fn awake(scale: Scale, field: &mut Field) {
@@ -94,7 +97,7 @@ fn awake(scale: Scale, field: &mut Field) {
 
 fn asleep(scale: Scale, field: &mut Field) {
     let calls = scale.of(200);
-    for (name, is_pinned) in [(OURS_PINNED, true), ("multiproc, not pinned", false)] {
+    for (name, is_pinned) in [(OURS_PINNED, true), (OURS_FREE, false)] {
         field.ours(name, || {
             let pool = Pool::with_workers(1)?;
             if is_pinned {
@@ -109,7 +112,7 @@ fn asleep(scale: Scale, field: &mut Field) {
         });
     }
     field.limit(FUTEX, || by_futex(calls, true));
-    field.limit("futex ping-pong, not pinned", || by_futex(calls, false));
+    field.limit(FUTEX_FREE, || by_futex(calls, false));
     field.inside("crossbeam thread pool", || {
         let pool = ThreadPool::new(1);
         pool.submit(|| std::mem::forget(Pinned::to(1)));

@@ -8,7 +8,7 @@ use multiproc::Pool;
 
 use super::tools::{WORKERS, checked, millions, rayon_pool, same, sum_below};
 use crate::harness::{Field, Outcome, Scale, Subject, Unit, at_least, no_less_than};
-use crate::rivals::python::Python;
+use crate::rivals::program::Python;
 use crate::rivals::thread_pool::ThreadPool;
 
 pub const SUBJECTS: &[Subject] = &[Subject {

@@ -12,7 +12,7 @@ use super::tools::{Stopwatch, checked};
 use crate::harness::{Field, Outcome, Run, Scale, Subject, Unit, at_most};
 use crate::os::area::Area;
 use crate::os::party::{BODY, Processes, Role, leave_open};
-use crate::rivals::python::Python;
+use crate::rivals::program::Python;
 
 pub const SUBJECTS: &[Subject] = &[Subject {
     id: "echo-64mib",

@@ -1,8 +1,8 @@
 //! Lock, add one, unlock: alone, and with another process that does the same.
 
 use std::hint::black_box;
-use std::sync::Mutex;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use multiproc::Value;
@@ -13,7 +13,7 @@ use crate::os::area::Area;
 use crate::os::cores::Pinned;
 use crate::os::party::{BODY, Party, Report, Role, threads, two_processes};
 use crate::os::{nanoseconds_each, now};
-use crate::rivals::python::Python;
+use crate::rivals::program::Python;
 use crate::rivals::{pthread, raw};
 
 pub const SUBJECTS: &[Subject] = &[
@@ -48,58 +48,64 @@ pub const ROLES: &[(&str, Role)] = &[
         })
     }),
     ("lock-pthread", |party| {
-        let mutex = pthread::Mutex::open(party.area, BODY);
-        contend(party, |me| mutex.with(|| bump_at(party.area, me)))
+        let (mutex, word) = (
+            pthread::Mutex::open(party.area, BODY),
+            party.area.word(WORD),
+        );
+        contend(party, |me| mutex.with(|| bump_at(word, me)))
     }),
     ("lock-raw_sync", |party| {
-        let mutex = raw::open(party.area, BODY)?;
+        let (mutex, word) = (raw::open(party.area, BODY)?, party.area.word(WORD));
         contend(party, |me| {
             let _guard = mutex.lock().expect("it locks");
-            bump_at(party.area, me)
+            bump_at(word, me)
         })
     }),
 ];
 
 const OURS: &str = "multiproc Value";
 const ROBUST: &str = "pthread robust";
-const WORD: usize = BODY + raw::DATA; // what the rivals' locks guard, where one sits in an area
+const WORD: usize = BODY + raw::DATA; // what the rivals' locks guard: on the mutex's own line, as in a struct of both
 
 fn alone(scale: Scale, field: &mut Field) {
     let count = scale.of(10_000_000);
     field.ours(OURS, || {
         let value = Value::new(0_u64)?;
-        repeat(count, move || {
-            *value.lock().expect("not poisoned") += black_box(1);
-        })
+        let total = value.clone();
+        let add = move || *value.lock().expect("not poisoned") += black_box(1);
+        repeat(count, add, move || Ok(total.get()?))
     });
     for (name, robust) in [(ROBUST, true), ("pthread, not robust", false)] {
         field.rival(name, || {
             let area: &'static Area = Box::leak(Box::new(Area::new(2 * BODY)?));
-            let mutex = pthread::Mutex::create(area, BODY, robust)?;
-            repeat(count, move || {
-                mutex.with(|| add_at(area));
-            })
+            let (mutex, word) = (pthread::Mutex::create(area, BODY, robust)?, area.word(WORD));
+            repeat(
+                count,
+                move || mutex.with(|| add_at(word)),
+                || Ok(word.load(Ordering::Relaxed)),
+            )
         });
     }
     field.rival("raw_sync, not robust", || {
         let area: &'static Area = Box::leak(Box::new(Area::new(2 * BODY)?));
-        let mutex = raw::create(area, BODY)?;
-        repeat(count, move || {
+        let (mutex, word) = (raw::create(area, BODY)?, area.word(WORD));
+        let add = move || {
             let _guard = mutex.lock().expect("it locks");
-            add_at(area);
-        })
+            add_at(word);
+        };
+        repeat(count, add, || Ok(word.load(Ordering::Relaxed)))
     });
     field.inside("std, one process", || {
-        let mutex = Mutex::new(0_u64);
-        repeat(count, move || {
-            *mutex.lock().expect("not poisoned") += black_box(1);
-        })
+        let mutex = Arc::new(Mutex::new(0_u64));
+        let total = Arc::clone(&mutex);
+        let add = move || *mutex.lock().expect("not poisoned") += black_box(1);
+        repeat(count, add, move || Ok(*total.lock().expect("not poisoned")))
     });
     field.inside("parking_lot, one process", || {
-        let mutex = parking_lot::Mutex::new(0_u64);
-        repeat(count, move || {
-            *mutex.lock() += black_box(1);
-        })
+        let mutex = Arc::new(parking_lot::Mutex::new(0_u64));
+        let total = Arc::clone(&mutex);
+        let add = move || *mutex.lock() += black_box(1);
+        repeat(count, add, move || Ok(*total.lock()))
     });
     field.rival("Python Value", || {
         Python::contender("lock_alone", &[count / 20])
@@ -107,14 +113,20 @@ fn alone(scale: Scale, field: &mut Field) {
 }
 
 /// Nanoseconds for one of `count`.
-fn repeat(count: u64, mut work: impl FnMut() + 'static) -> Outcome<Run<f64>> {
+fn repeat(
+    count: u64,
+    mut add: impl FnMut() + 'static,
+    total: impl Fn() -> Outcome<u64> + 'static,
+) -> Outcome<Run<f64>> {
     Ok(Box::new(move || {
         let _pinned = Pinned::to(0);
-        let start = Instant::now();
+        let (before, start) = (total()?, Instant::now());
         for _ in 0..count {
-            work();
+            add();
         }
-        Ok(nanoseconds_each(start, count))
+        let taken = nanoseconds_each(start, count);
+        checked(total()?, before + count)?;
+        Ok(taken)
     }))
 }
 
@@ -182,20 +194,18 @@ fn bump(word: &mut u64, me: u64) -> bool {
     handed
 }
 
-/// As `bump`, for the word in the area, whose lock is held.
+/// As `bump`, for a word in an area, whose lock is held.
 #[inline]
-fn bump_at(area: &Area, me: u64) -> bool {
-    let word = area.word(WORD);
+fn bump_at(word: &AtomicU64, me: u64) -> bool {
     let mut value = word.load(Ordering::Relaxed);
     let handed = bump(&mut value, me);
     word.store(value, Ordering::Relaxed);
     handed
 }
 
-/// Adds one to the word in the area, whose lock is held.
+/// Adds one to a word in an area, whose lock is held.
 #[inline]
-fn add_at(area: &Area) {
-    let word = area.word(WORD);
+fn add_at(word: &AtomicU64) {
     word.store(
         word.load(Ordering::Relaxed) + black_box(1),
         Ordering::Relaxed,

@@ -172,59 +172,34 @@ fn in_ring(party: &Party<'_>) -> Outcome<()> {
     if chunk == 1 {
         let send = |value, _| ring.push(value).expect("the ring is open");
         stream(party, count, send, || ring.pop().expect("the ring is open"));
-    } else {
-        let mut gathered = Gathered::new(chunk);
-        let send = gathered.sender(|items| ring.push_slice(items).expect("the ring is open"));
-        let mut handed = Handed::new(chunk);
-        let receive = || handed.next(|items| ring.pop_slice(items).expect("the ring is open"));
-        stream(party, count, send, receive);
+        return Ok(());
     }
-    Ok(())
-}
-
-/// Items on their way out, sent when there are enough.
-struct Gathered(Vec<u64>);
-
-impl Gathered {
-    fn new(chunk: usize) -> Self {
-        Self(Vec::with_capacity(chunk))
-    }
-
-    fn sender(&mut self, mut push: impl FnMut(&[u64]) -> usize) -> impl FnMut(u64, bool) {
-        move |value, is_last| {
-            self.0.push(value);
-            if is_last || self.0.len() == self.0.capacity() {
-                assert_eq!(push(&self.0), self.0.len());
-                self.0.clear();
+    let send_all = |count| {
+        let (mut next, mut items) = (1, vec![0; chunk]);
+        while next <= count {
+            let some = chunk.min((count - next + 1) as usize);
+            for item in &mut items[..some] {
+                *item = next;
+                next += 1;
             }
+            let sent = ring.push_slice(&items[..some]).expect("the ring is open");
+            assert_eq!(sent, some);
         }
-    }
-}
-
-/// Items that came together, handed out one by one.
-struct Handed {
-    items: Vec<u64>,
-    next: usize,
-    end: usize,
-}
-
-impl Handed {
-    fn new(chunk: usize) -> Self {
-        Self {
-            items: vec![0; chunk],
-            next: 0,
-            end: 0,
+    };
+    let receive_all = |count| {
+        let (mut sum, mut left, mut items) = (0, count as usize, vec![0_u64; chunk]);
+        while left > 0 {
+            let some = chunk.min(left);
+            let popped = ring
+                .pop_slice(&mut items[..some])
+                .expect("the ring is open");
+            sum += items[..popped].iter().sum::<u64>();
+            left -= popped;
         }
-    }
-
-    #[inline]
-    fn next(&mut self, pop: impl FnOnce(&mut [u64]) -> usize) -> u64 {
-        if self.next == self.end {
-            (self.next, self.end) = (0, pop(&mut self.items));
-        }
-        self.next += 1;
-        self.items[self.next - 1]
-    }
+        sum
+    };
+    stream_by_chunks(party, count, send_all, receive_all);
+    Ok(())
 }
 
 fn by_spsc(field: &mut Field, role: &'static str, count: u64) {

@@ -13,7 +13,7 @@ use walkdir::WalkDir;
 
 use super::tools::{WORKERS, checked, milliseconds, rayon_pool};
 use crate::harness::{Field, Outcome, Scale, Subject, Unit, at_most};
-use crate::rivals::python::Python;
+use crate::rivals::program::Python;
 
 pub const SUBJECTS: &[Subject] = &[Subject {
     id: "sha512-tree",
@@ -82,25 +82,37 @@ fn tree(scale: Scale, field: &mut Field) {
         }))
     });
     field.rival("xargs -P2 sha512sum", || {
-        let (root, _) = tree()?;
-        let count = files(&root).count().to_string();
+        let (root, expected) = tree()?;
         Ok(Box::new(move || {
             let start = Instant::now();
-            let script = "find \"$0\" -type f -print0 | xargs -0 -P2 -n64 sha512sum | wc -l";
+            let script = "find \"$0\" -type f -print0 | xargs -0 -P2 -n64 sha512sum";
             let output = Command::new("sh")
                 .args(["-c", script])
                 .arg(&root)
                 .output()?;
             let taken = milliseconds(start);
-            checked(String::from_utf8(output.stdout)?.trim(), count.as_str())?;
+            let mut folded = [0; 64];
+            for line in output.stdout.split(|byte| *byte == b'\n') {
+                if let Some(digits) = line.get(..128) {
+                    fold(&mut folded, &bytes_of(digits)?);
+                }
+            }
+            checked(folded, expected)?;
             Ok(taken)
         }))
     });
     field.rival("Python Pool", || {
-        let (root, _) = tree()?;
-        let arguments = [root.display().to_string(), files(&root).count().to_string()];
+        let (root, expected) = tree()?;
+        let digits = expected.iter().map(|byte| format!("{byte:02x}"));
+        let arguments = [root.display().to_string(), digits.collect()];
         Python::with_texts("sha512_tree", &arguments)
     });
+}
+
+fn bytes_of(digits: &[u8]) -> Outcome<Vec<u8>> {
+    let pairs = digits.as_chunks::<2>().0.iter();
+    let bytes = pairs.map(|pair| Ok(u8::from_str_radix(std::str::from_utf8(pair)?, 16)?));
+    bytes.collect()
 }
 
 fn files(root: &Path) -> impl Iterator<Item = PathBuf> {

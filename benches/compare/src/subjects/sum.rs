@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::tools::{WORKERS, checked, milliseconds, rayon_pool};
 use crate::harness::{Field, Outcome, Run, Scale, Subject, Unit, at_most};
-use crate::rivals::python::Python;
+use crate::rivals::program::Python;
 
 pub const SUBJECTS: &[Subject] = &[Subject {
     id: "sum",
