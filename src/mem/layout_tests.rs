@@ -196,3 +196,40 @@ fn a_file_whose_state_changes_all_the_time_is_copied_a_few_times_only() {
     .unwrap();
     assert!(copies < 10);
 }
+
+/// The constants beside what they stand for.
+#[test]
+fn a_type_is_named_by_its_letter_and_its_size() {
+    fn check<T: 'static>(letter: &str) {
+        let text = match (letter, size_of::<T>()) {
+            ("", size) => format!("V{size}"),
+            (letter, 1) => format!("|{letter}1"),
+            (letter, size) => format!("<{letter}{size}"),
+        };
+        let mut tag = [0; 16];
+        let len = text.len().min(16);
+        tag[..len].copy_from_slice(&text.as_bytes()[..len]);
+        let (size, align) = (size_of::<T>() as u64, align_of::<T>() as u64);
+        let bytes = tag.into_iter().chain(size.to_le_bytes());
+        let hash = bytes
+            .chain(align.to_le_bytes())
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+                (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+            });
+        assert_eq!(Fingerprint::of::<T>(), Fingerprint { hash, tag }, "{text}");
+    }
+    check::<bool>("b");
+    check::<u8>("u");
+    check::<i8>("i");
+    check::<u16>("u");
+    check::<i32>("i");
+    check::<u64>("u");
+    check::<isize>("i");
+    check::<f32>("f");
+    check::<f64>("f");
+    check::<()>("");
+    check::<u128>("");
+    check::<[u16; 5]>("");
+    check::<[u8; 1_000]>("");
+    check::<[u8; 123_456_789_012_345]>("");
+}

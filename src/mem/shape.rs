@@ -103,40 +103,59 @@ pub(crate) struct Fingerprint {
 }
 
 impl Fingerprint {
-    /// Numbers are named as numpy names them (`<f8`, `<i4`, `|u1`), everything else is `V` and its size.
+    /// Numbers are named as numpy names them (`<f8`, `<i4`, `|u1`), everything else is `V` and its size. Costs nothing at run time: which of the
+    /// five it is, is known to the compiler, and each is a constant.
+    #[inline]
     pub(crate) fn of<T: 'static>() -> Self {
-        let number = match () {
-            () if same::<T, bool>() => Some('b'),
-            () if same::<T, f32>() => Some('f'),
-            () if same::<T, f64>() => Some('f'),
-            () if same::<T, i8>() || same::<T, i16>() || same::<T, i32>() => Some('i'),
-            () if same::<T, i64>() || same::<T, isize>() => Some('i'),
-            () if same::<T, u8>() || same::<T, u16>() || same::<T, u32>() => Some('u'),
-            () if same::<T, u64>() || same::<T, usize>() => Some('u'),
-            () => None,
-        };
+        match () {
+            () if same::<T, bool>() => const { Self::named::<T>(b'b') },
+            () if same::<T, f32>() || same::<T, f64>() => const { Self::named::<T>(b'f') },
+            () if same::<T, i8>() || same::<T, i16>() || same::<T, i32>() => {
+                const { Self::named::<T>(b'i') }
+            }
+            () if same::<T, i64>() || same::<T, isize>() => const { Self::named::<T>(b'i') },
+            () if same::<T, u8>() || same::<T, u16>() || same::<T, u32>() => {
+                const { Self::named::<T>(b'u') }
+            }
+            () if same::<T, u64>() || same::<T, usize>() => const { Self::named::<T>(b'u') },
+            () => const { Self::named::<T>(b'V') },
+        }
+    }
+
+    /// The letter and the size, with the order of bytes before a number.
+    const fn named<T>(letter: u8) -> Self {
         let size = size_of::<T>();
-        let text = match number {
-            Some(letter) if size == 1 => format!("|{letter}1"),
-            Some(letter) => format!("<{letter}{size}"),
-            None => format!("V{size}"),
-        };
-        let mut tag = [0; 16];
-        let len = text.len().min(tag.len());
-        tag[..len].copy_from_slice(&text.as_bytes()[..len]);
+        let (mut tag, mut at) = ([0; 16], 0);
+        if letter != b'V' {
+            tag[0] = if size == 1 { b'|' } else { b'<' };
+            at = 1;
+        }
+        tag[at] = letter;
+        let mut unit = 1;
+        while size / unit >= 10 {
+            unit *= 10;
+        }
+        // what has no room is cut off
+        while unit > 0 && at + 1 < tag.len() {
+            at += 1;
+            tag[at] = b'0' + (size / unit % 10) as u8;
+            unit /= 10;
+        }
         Self::of_parts(tag, size as u64, align_of::<T>() as u64)
     }
 
-    pub(super) fn of_parts(tag: [u8; 16], size: u64, align: u64) -> Self {
-        // FNV-1a: short, and the same in every build
-        let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-        for byte in tag
-            .into_iter()
-            .chain(size.to_le_bytes())
-            .chain(align.to_le_bytes())
-        {
-            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    pub(super) const fn of_parts(tag: [u8; 16], size: u64, align: u64) -> Self {
+        const fn add(mut hash: u64, bytes: &[u8]) -> u64 {
+            let mut at = 0;
+            while at < bytes.len() {
+                hash = (hash ^ bytes[at] as u64).wrapping_mul(0x0000_0100_0000_01b3);
+                at += 1;
+            }
+            hash
         }
+        // FNV-1a: short, and the same in every build
+        let hash = add(0xcbf2_9ce4_8422_2325, &tag);
+        let hash = add(add(hash, &size.to_le_bytes()), &align.to_le_bytes());
         Self { hash, tag }
     }
 
