@@ -228,6 +228,7 @@ impl Core {
         Ok(())
     }
 
+    #[inline]
     pub(super) fn tally(&self) -> Tally<'_> {
         self.desk.tally(&self.places)
     }
@@ -274,6 +275,7 @@ impl Core {
     }
 
     /// Runs `with` with the functions that make memory for blocks.
+    #[inline]
     pub(super) fn supplied<R>(&self, with: impl FnOnce(Supply<'_>) -> R) -> R {
         let segment = self.hold.segment();
         let reserve = |bytes: Range<usize>| segment.reserve(bytes.start, bytes.len());

@@ -46,7 +46,7 @@ pub use loan::{Loan, Received};
 ///
 /// # What it costs
 ///
-/// A `put` or `get` of a small message is three atomic exchanges and two fences, and no system call unless somebody sleeps: some hundred
+/// A `put` of a small message is three atomic exchanges, a `get` two, and no system call unless somebody sleeps: some hundred
 /// nanoseconds. A large one is copied once on each side; [`loan`](Self::loan) and [`recv`](Self::recv) copy nothing, whatever the size. Who
 /// waits looks for a few microseconds, then sleeps.
 ///

@@ -4,13 +4,17 @@ use std::time::Duration;
 
 use super::core::Core;
 use crate::error::{Error, ErrorKind, Result};
+use crate::primitive::SPINS;
 use crate::ring::messages::{Draft, INLINE, Sent, Taken, Unread};
 use crate::sys::clock::Wait;
 
 /// How long a put waits for the lock under which blocks get their memory, before it counts as full for the moment.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// So long, and no longer than the call may take.
+/// Who spins for a message looks for the end of the queue one time in so many.
+const RARELY: u32 = 16;
+
+/// So long, and no longer than the call may take. Reads the clock.
 fn patience(wait: Wait) -> Wait {
     match (Wait::lasting(PATIENCE), wait) {
         (Wait::Until(soon), Wait::Until(end)) => Wait::Until(soon.min(end)),
@@ -32,6 +36,7 @@ type Attempt<R> = Result<R, Lack>;
 
 impl Core {
     /// A place for a message of `len` bytes.
+    #[inline]
     fn draft(&self, len: usize, in_block: bool, wait: Wait) -> Result<Draft<'_>> {
         self.check()?;
         // one that is filled in place needs a block, however small
@@ -41,68 +46,130 @@ impl Core {
             self.sizes.max_bytes.max(INLINE as u64)
         };
         if len as u64 > largest {
-            return Err(Error::new(
-                ErrorKind::InvalidInput,
-                format!(
-                    "cannot put a message of {len} bytes into {self}: the largest it takes has {largest}; make it with more by max_bytes() of its builder"
-                ),
-            ));
+            return Err(self.too_large(len, largest));
         }
         let mut is_patient = true;
-        self.until(wait, || {
-            let patience = if is_patient { patience(wait) } else { Wait::No };
-            self.try_draft(len, in_block, patience, &mut is_patient)
-        })
+        match self.try_draft(len, in_block, wait, &mut is_patient)? {
+            Ok(draft) => Ok(draft),
+            Err(lack) => self.until(lack, wait, || {
+                self.try_draft(len, in_block, wait, &mut is_patient)
+            }),
+        }
     }
 
-    /// Who has waited for the lock in vain does so no more: its owner may be stopped, and the call has a time of its own to keep.
+    #[cold]
+    fn too_large(&self, len: usize, largest: u64) -> Error {
+        Error::new(
+            ErrorKind::InvalidInput,
+            format!(
+                "cannot put a message of {len} bytes into {self}: the largest it takes has {largest}; make it with more by max_bytes() of its builder"
+            ),
+        )
+    }
+
+    #[inline]
     fn try_draft(
         &self,
         len: usize,
         in_block: bool,
-        patience: Wait,
+        wait: Wait,
         is_patient: &mut bool,
     ) -> Result<Attempt<Draft<'_>>> {
         if self.messages.is_closed() {
             return Err(self.closed());
         }
-        let draft = self.messages.draft().map_err(|error| self.spoilt(error))?;
-        let Some(mut draft) = draft else {
+        let draft = if in_block {
+            self.messages.draft_with(len)
+        } else {
+            self.messages.draft()
+        };
+        let Some(mut draft) = draft.map_err(|error| self.spoilt(error))? else {
             return Ok(Err(Lack::Space));
         };
         if !in_block {
             return Ok(Ok(draft));
         }
-        let refused = |error| {
-            Error::os(
-                format_args!("cannot put a message of {len} bytes into {self}"),
-                error,
-            )
-        };
-        let has_room = self.supplied(|supply| {
-            if draft.find_room(len, supply).map_err(refused)? {
-                return Ok(true);
-            }
-            match self.locked(patience)? {
-                Some(_lock) => draft.make_room(len, supply).map_err(refused),
-                None => {
-                    *is_patient = false;
-                    Ok(false)
-                }
-            }
-        });
-        if has_room.inspect_err(|_| self.desk.space().open_one())? {
+        let has_room = self.find_room(&mut draft, len, wait, is_patient);
+        if let Ok(true) = has_room {
             return Ok(Ok(draft));
         }
         drop(draft);
         self.desk.space().open_one();
-        Ok(Err(Lack::Room))
+        has_room.map(|_| Err(Lack::Room))
+    }
+
+    /// Gives the draft a block; false if there are not so many bytes now.
+    #[inline]
+    fn find_room(
+        &self,
+        draft: &mut Draft<'_>,
+        len: usize,
+        wait: Wait,
+        is_patient: &mut bool,
+    ) -> Result<bool> {
+        let found = self.supplied(|supply| draft.find_room(len, supply));
+        match found {
+            Ok(true) => Ok(true),
+            Ok(false) => self.make_room(draft, len, wait, is_patient),
+            Err(error) => Err(self.no_memory(len, error)),
+        }
+    }
+
+    /// Who has waited for the lock in vain does so no more: its owner may be stopped, and the call has a time of its own to keep.
+    #[cold]
+    fn make_room(
+        &self,
+        draft: &mut Draft<'_>,
+        len: usize,
+        wait: Wait,
+        is_patient: &mut bool,
+    ) -> Result<bool> {
+        let patience = if *is_patient {
+            patience(wait)
+        } else {
+            Wait::No
+        };
+        match self.locked(patience)? {
+            Some(_lock) => self
+                .supplied(|supply| draft.make_room(len, supply))
+                .map_err(|error| self.no_memory(len, error)),
+            None => {
+                *is_patient = false;
+                Ok(false)
+            }
+        }
+    }
+
+    #[cold]
+    fn no_memory(&self, len: usize, error: std::io::Error) -> Error {
+        Error::os(
+            format_args!("cannot put a message of {len} bytes into {self}"),
+            error,
+        )
     }
 
     /// Puts a draft that is written into the ring.
+    #[inline]
     fn publish(&self, draft: Draft<'_>, wait: Wait) -> Result<()> {
+        let sent = match draft.publish() {
+            Ok(Sent::Done) => Ok(()),
+            Ok(Sent::Full(draft)) => self.publish_later(draft, wait),
+            Ok(Sent::Closed) => Err(self.closed()),
+            Err(error) => Err(self.spoilt(error)),
+        };
+        if sent.is_ok() {
+            self.desk.items().open_one_soon();
+        } else {
+            // the draft is gone, and what it had in hand free
+            self.let_go(true);
+        }
+        sent
+    }
+
+    #[cold]
+    fn publish_later(&self, draft: Draft<'_>, wait: Wait) -> Result<()> {
         let mut left = Some(draft);
-        let published = self.until(wait, || {
+        self.until(Lack::Space, wait, || {
             let Some(draft) = left.take() else {
                 return Ok(Ok(()));
             };
@@ -114,23 +181,17 @@ impl Core {
                     Ok(Err(Lack::Space))
                 }
             }
-        });
-        if published.is_ok() {
-            self.desk.items().open_one();
-        } else {
-            let had_block = left.as_ref().is_none_or(Draft::has_block);
-            drop(left);
-            self.let_go(had_block);
-        }
-        published
+        })
     }
 
-    /// Attempts until nothing is lacking, or the time is over.
-    fn until<R>(&self, wait: Wait, mut attempt: impl FnMut() -> Result<Attempt<R>>) -> Result<R> {
-        let mut lack = match attempt()? {
-            Ok(got) => return Ok(got),
-            Err(lack) => lack,
-        };
+    /// Attempts until nothing is lacking, or the time is over. The first attempt lacked that.
+    #[cold]
+    fn until<R>(
+        &self,
+        mut lack: Lack,
+        wait: Wait,
+        mut attempt: impl FnMut() -> Result<Attempt<R>>,
+    ) -> Result<R> {
         if wait == Wait::No {
             self.look_around();
             return attempt()?.map_err(|lack| self.full(lack, ErrorKind::WouldBlock));
@@ -201,6 +262,7 @@ impl Core {
     }
 
     /// The place of a message is free: tells who waits for one.
+    #[inline]
     pub(super) fn let_go(&self, had_block: bool) {
         self.desk.tell_free(had_block);
     }
@@ -208,31 +270,13 @@ impl Core {
     /// The next message; `None` if there is none and the call was not to wait.
     pub(super) fn take(&self, wait: Wait) -> Result<Option<Held<'_>>> {
         self.check()?;
-        let attempt = || self.try_take().transpose();
-        let taken = match (attempt(), wait) {
-            (Some(taken), _) => taken?,
-            (None, Wait::No) => {
-                self.look_around();
-                match attempt() {
-                    Some(taken) => taken?,
-                    None => return Ok(None),
-                }
-            }
-            (None, _) => {
-                let look = || {
-                    self.look_around();
-                    self.trim();
-                };
-                let taken = self.desk.items().wait(wait, attempt, look);
-                taken.ok_or_else(|| {
-                    Error::new(
-                        ErrorKind::Timeout,
-                        format!(
-                            "cannot get from {self}: it was empty until the time given was over"
-                        ),
-                    )
-                })??
-            }
+        let taken = match self.messages.claim() {
+            Ok(Some(taken)) => taken,
+            Ok(None) => match self.take_later(wait)? {
+                Some(taken) => taken,
+                None => return Ok(None),
+            },
+            Err(error) => return Err(self.spoilt(error)),
         };
         let mut held = Held {
             core: self,
@@ -240,12 +284,56 @@ impl Core {
         };
         match held.locate() {
             Ok(()) => Ok(Some(held)),
-            Err(refused @ Unread::Refused(_)) => {
-                // nothing is wrong with the message: others can read it, or this process later
-                held.give_back()?;
-                Err(self.unread(refused))
+            Err(unread) => Err(self.not_located(held, unread)),
+        }
+    }
+
+    #[cold]
+    fn not_located(&self, held: Held<'_>, unread: Unread) -> Error {
+        if matches!(unread, Unread::Refused(_)) {
+            // nothing is wrong with the message: others can read it, or this process later
+            if let Err(error) = held.give_back() {
+                return error;
             }
-            Err(damaged) => Err(self.unread(damaged)),
+        }
+        self.unread(unread)
+    }
+
+    #[cold]
+    fn take_later(&self, wait: Wait) -> Result<Option<Taken<'_>>> {
+        let attempt = || self.try_take().transpose();
+        match (attempt(), wait) {
+            (Some(taken), _) => taken.map(Some),
+            (None, Wait::No) => {
+                self.look_around();
+                attempt().transpose()
+            }
+            (None, _) => {
+                let look = || {
+                    self.look_around();
+                    self.trim();
+                };
+                let mut looks = 0;
+                let attempt = || {
+                    looks += 1;
+                    // the end is said on the line that every put writes
+                    if looks < SPINS && looks % RARELY != 0 {
+                        let claimed = self.messages.claim();
+                        return claimed.map_err(|error| self.spoilt(error)).transpose();
+                    }
+                    attempt()
+                };
+                let taken = self.desk.items().wait(wait, attempt, look);
+                let empty = || {
+                    Error::new(
+                        ErrorKind::Timeout,
+                        format!(
+                            "cannot get from {self}: it was empty until the time given was over"
+                        ),
+                    )
+                };
+                taken.ok_or_else(empty)?.map(Some)
+            }
         }
     }
 
@@ -350,6 +438,7 @@ pub(super) struct Held<'a> {
 }
 
 impl<'a> Held<'a> {
+    #[inline]
     fn locate(&mut self) -> Result<(), Unread> {
         let core = self.core;
         match &mut self.taken {
@@ -358,15 +447,18 @@ impl<'a> Held<'a> {
         }
     }
 
+    #[inline]
     pub(super) fn core(&self) -> &'a Core {
         self.core
     }
 
+    #[inline]
     pub(super) fn message(&self) -> Option<&Taken<'a>> {
         self.taken.as_ref()
     }
 
     /// The program sees the message from here on.
+    #[inline]
     pub(super) fn hand_out(&self, on_death: OnDeath) {
         match (&self.taken, on_death) {
             (Some(taken), OnDeath::Lost) => taken.hand_out(),
@@ -381,6 +473,7 @@ impl<'a> Held<'a> {
     }
 
     /// The message is to be told done by `task_done`. Before its place is free, so that no moment comes at which it counts nowhere.
+    #[inline]
     pub(super) fn count(&self) {
         self.core.tally().took(self.core.me);
     }
@@ -408,6 +501,7 @@ impl<'a> Held<'a> {
 }
 
 impl Drop for Held<'_> {
+    #[inline]
     fn drop(&mut self) {
         if let Some(taken) = self.taken.take() {
             // a copy by fork is the parent's

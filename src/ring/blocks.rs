@@ -15,21 +15,22 @@
 //! | a name in use | belongs to that slot | nobody | it is free as soon as the slot is |
 //! | a name of the past | memory that nobody uses | as for free | nothing |
 //!
-//! A name of the past stays one: a slot does not come back to a generation. Taking a block is one compare-and-swap without a lock, and no
-//! system call. Who finds none takes the queue's robust lock, and makes one. Blocks are taken in the order in which this process took them
+//! A name of the past stays one: a slot does not come back to a generation. Taking a block is one compare-and-swap without a lock, not even one of this
+//! process, and no system call. Who finds none takes the queue's robust lock, and makes one. Blocks are taken in the order in which this process took them
 //! last, the oldest first: where messages are read in order that one is free before the others, and it is still in a cache.
 //!
 //! | word of a class | meaning | who changes it |
 //! |---|---|---|
 //! | top | no block from there on ever had memory | owner of the lock: upwards, before the words |
 
-use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::OnceLock;
 
+use super::recent::Recent;
+use super::slot::expect_write;
 use crate::mem::place::{OutOfRegion, Placed, Region};
-use crate::primitive::{AtomicU64, Ordering};
+use crate::primitive::{AtomicU32, AtomicU64, Ordering};
 
 /// Alignment of every block.
 pub(crate) const BLOCK_ALIGN: usize = 64;
@@ -78,6 +79,7 @@ struct Class {
 
 impl Class {
     /// The bytes of `blocks`, from the begin of the store.
+    #[inline]
     fn bytes(&self, blocks: Range<u32>) -> Range<u64> {
         let at = |block: u32| self.blocks_at + u64::from(block) * self.size;
         at(blocks.start)..at(blocks.end)
@@ -100,7 +102,7 @@ impl Plan {
         }
         let largest = bytes.next_multiple_of(PAGE);
         let (mut classes, mut len) = (Vec::new(), 0_u64);
-        let sizes = (0_u32..).map(|k| (SMALLEST << (k / 4)) / 4 * u64::from(4 + k % 4));
+        let sizes = (0_u32..).map(usual_size);
         let sizes = sizes.take_while(|size| *size < largest).chain([largest]);
         for size in sizes.filter(|_| bytes > 0) {
             let count = (largest / size).min(u64::from(slots));
@@ -129,10 +131,32 @@ impl Plan {
     }
 
     /// The class for `len` bytes; `None` if they are too many.
+    #[inline]
     fn class_for(&self, len: u64) -> Option<usize> {
-        let at = self.classes.partition_point(|class| class.size < len);
-        (at < self.classes.len()).then_some(at)
+        let last = self.classes.last()?;
+        if len > last.size {
+            return None;
+        }
+        let usual = usual_class(len);
+        Some(usual.min(self.classes.len() - 1))
     }
+}
+
+/// Size of class `k`, but for the last.
+fn usual_size(k: u32) -> u64 {
+    (SMALLEST << (k / 4)) / 4 * u64::from(4 + k % 4)
+}
+
+/// The first class of at least `len` bytes, were there no last.
+#[inline]
+fn usual_class(len: u64) -> usize {
+    let Some(below) = len.checked_sub(1).filter(|below| *below >= SMALLEST) else {
+        return 0;
+    };
+    let doublings = below.ilog2() - SMALLEST.ilog2();
+    // from 4 to 7
+    let quarters = below >> (doublings + SMALLEST.ilog2() - 2);
+    4 * doublings as usize + quarters as usize - 3
 }
 
 /// A block in its owner's hands, or found by the name in a slot.
@@ -147,6 +171,7 @@ pub(crate) struct Block {
 
 impl Block {
     /// In one word, never 0.
+    #[inline]
     pub(crate) fn name(&self) -> u64 {
         u64::from(self.class + 1) << 32 | u64::from(self.index)
     }
@@ -166,18 +191,30 @@ pub(crate) struct Blocks {
     at: usize,
     plan: Plan,
     tops: Placed<[AtomicU64]>,
-    /// Those of a class that this process has asked for have memory.
-    words: Box<[OnceLock<Placed<[AtomicU64]>>]>,
-    taken: Box<[Mutex<Taken>]>,
+    /// Of the classes that this process has asked for, which have memory.
+    known: Box<[OnceLock<Known>]>,
 }
 
-/// What this process took of a class.
-#[derive(Debug, Default)]
-struct Taken {
-    /// The oldest first.
-    blocks: VecDeque<u32>,
+/// A class as this process knows it.
+#[derive(Debug)]
+struct Known {
+    words: Placed<[AtomicU64]>,
+    recent: Recent,
     /// Where the next search begins.
-    cursor: u32,
+    cursor: AtomicU32,
+}
+
+impl Known {
+    /// The first of all blocks below `top` that can be taken.
+    #[cold]
+    fn search(&self, top: u32, slot: u32, take: impl Fn(u32) -> bool) -> Option<u32> {
+        // ORDERING: Relaxed; a search may begin anywhere.
+        let first = self.cursor.load(Ordering::Relaxed) % top;
+        let found = (first..top).chain(0..first).find(|index| take(*index))?;
+        self.cursor.store(found + 1, Ordering::Relaxed);
+        self.recent.remember(found, slot);
+        Some(found)
+    }
 }
 
 fn outside(error: OutOfRegion) -> io::Error {
@@ -198,16 +235,17 @@ impl Blocks {
             region: region.clone(),
             at,
             tops: region.slice(tops_at, classes)?,
-            words: (0..classes).map(|_| OnceLock::new()).collect(),
-            taken: (0..classes).map(|_| Mutex::default()).collect(),
+            known: (0..classes).map(|_| OnceLock::new()).collect(),
             plan,
         })
     }
 
+    #[inline]
     fn in_region(&self, bytes: Range<u64>) -> Range<usize> {
         self.at + bytes.start as usize..self.at + bytes.end as usize
     }
 
+    #[inline]
     fn block(&self, class: usize, index: u32) -> Block {
         let found = &self.plan.classes[class];
         Block {
@@ -218,40 +256,51 @@ impl Blocks {
         }
     }
 
-    /// The words of a class. The first look costs a system call, by which they have memory for certain.
-    fn words(&self, class: usize, reserve: Memory<'_>) -> io::Result<&[AtomicU64]> {
-        if let Some(words) = self.words[class].get() {
-            return Ok(words);
+    /// What is known of a class. The first look costs a system call, by which its words have memory for certain.
+    #[inline]
+    fn known(&self, class: usize, reserve: Memory<'_>) -> io::Result<&Known> {
+        match self.known[class].get() {
+            Some(known) => Ok(known),
+            None => self.get_to_know(class, reserve),
         }
-        let found = &self.plan.classes[class];
+    }
+
+    #[cold]
+    fn get_to_know(&self, class: usize, reserve: Memory<'_>) -> io::Result<&Known> {
+        let found = self.plan.classes[class];
         let words = self.in_region(found.words_at..found.words_at + 8 * u64::from(found.count));
         reserve(words.clone())?;
         let words = self
             .region
             .slice(words.start, found.count as usize)
             .map_err(outside)?;
-        Ok(self.words[class].get_or_init(|| words))
+        Ok(self.known[class].get_or_init(|| Known {
+            words,
+            recent: Recent::new((REMEMBERED / found.size).clamp(2, 64) as usize),
+            cursor: AtomicU32::new(0),
+        }))
     }
 
+    #[inline]
+    fn words(&self, class: usize, reserve: Memory<'_>) -> io::Result<&[AtomicU64]> {
+        Ok(&self.known(class, reserve)?.words)
+    }
+
+    #[inline]
     fn top(&self, class: usize) -> u32 {
         // ORDERING: Acquire pairs with the Release in `grow`. Whatever it says, no more than there are.
         let top = self.tops[class].load(Ordering::Acquire);
         top.min(u64::from(self.plan.classes[class].count)) as u32
     }
 
-    fn taken(&self, class: usize) -> MutexGuard<'_, Taken> {
-        self.taken[class]
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn remember(&self, taken: &mut Taken, class: usize, index: u32) {
-        let most = (REMEMBERED / self.plan.classes[class].size).clamp(2, 64) as usize;
-        taken.blocks.retain(|other| *other != index);
-        taken.blocks.push_back(index);
-        while taken.blocks.len() > most {
-            taken.blocks.pop_front();
-        }
+    /// The slot that the block was taken for which is likely to be taken next for `len` bytes: whoever takes that slot again touches one line
+    /// instead of two. Asks the processor to fetch the block's word, which takes as long as fetching the slot.
+    #[inline]
+    pub(crate) fn expect(&self, len: u64) -> Option<u32> {
+        let known = self.known[self.plan.class_for(len)?].get()?;
+        let (index, slot) = known.recent.next()?;
+        expect_write(known.words.get(index as usize)?);
+        Some(slot)
     }
 
     /// A block of at least `len` bytes that has memory and is free, now `owner`'s. `None` if there is none: then see
@@ -260,6 +309,7 @@ impl Blocks {
     /// # Errors
     ///
     /// Those of `reserve`.
+    #[inline]
     pub(crate) fn take(
         &self,
         owner: Owner,
@@ -274,27 +324,18 @@ impl Blocks {
         if top == 0 {
             return Ok(None);
         }
-        let words = self.words(class, reserve)?;
-        let mut taken = self.taken(class);
-        for _ in 0..taken.blocks.len().min(4) {
-            // one that somebody keeps for long does not stand in the way of the others
-            taken.blocks.rotate_left(1);
-            let Some(index) = taken.blocks.back().copied().filter(|index| *index < top) else {
-                continue;
-            };
-            if claim(&words[index as usize], owner, in_use) {
-                return Ok(Some(self.block(class, index)));
-            }
+        let known = self.known(class, reserve)?;
+        let words: &[AtomicU64] = &known.words;
+        let take = |index: u32| {
+            let word = words.get(index as usize).filter(|_| index < top);
+            word.is_some_and(|word| claim(word, owner, in_use))
+        };
+        if let Some(index) = known.recent.find(owner.slot, take) {
+            return Ok(Some(self.block(class, index)));
         }
-        for step in 0..top {
-            let index = (taken.cursor % top + step) % top;
-            if claim(&words[index as usize], owner, in_use) {
-                taken.cursor = index + 1;
-                self.remember(&mut taken, class, index);
-                return Ok(Some(self.block(class, index)));
-            }
-        }
-        Ok(None)
+        Ok(known
+            .search(top, owner.slot, take)
+            .map(|index| self.block(class, index)))
     }
 
     /// As [`take`](Self::take), of a block that gets its memory now. Where that would be more than `bound` bytes in all, what is free in
@@ -326,7 +367,8 @@ impl Blocks {
             there -= self.give_back(there + found.size - bound, in_use, reserve, punch)?;
         }
         let room = bound.saturating_sub(there);
-        let (words, top) = (self.words(class, reserve)?, self.top(class));
+        let known = self.known(class, reserve)?;
+        let (words, top): (&[AtomicU64], u32) = (&known.words, self.top(class));
         // ORDERING: Relaxed; only the owner of the lock changes a 0.
         let is_none = |index: &u32| words[*index as usize].load(Ordering::Relaxed) == NONE;
         let Some(first) = (0..found.count).find(is_none) else {
@@ -358,7 +400,7 @@ impl Blocks {
         for at in first + 1..end {
             words[at as usize].store(FREE, Ordering::Release);
         }
-        self.remember(&mut self.taken(class), class, first);
+        known.recent.remember(first, owner.slot);
         Ok(Some(self.block(class, first)))
     }
 
@@ -473,6 +515,7 @@ impl Blocks {
     }
 
     /// The block that `name` says, if it belongs to `owner`: what a slot of another process says is not believed.
+    #[inline]
     pub(crate) fn find(
         &self,
         name: u64,
@@ -491,6 +534,7 @@ impl Blocks {
 }
 
 /// Takes a free block for `owner`.
+#[inline]
 fn claim(word: &AtomicU64, owner: Owner, in_use: InUse<'_>) -> bool {
     change(word, owner.word(), in_use)
 }
@@ -500,6 +544,7 @@ fn withdraw(word: &AtomicU64, in_use: InUse<'_>) -> bool {
     change(word, PENDING, in_use)
 }
 
+#[inline]
 fn change(word: &AtomicU64, to: u64, in_use: InUse<'_>) -> bool {
     // ORDERING: Acquire pairs with the Release of who named it: its slot is seen at least as far as it was then.
     let found = word.load(Ordering::Acquire);

@@ -170,6 +170,16 @@ proptest! {
     }
 
     #[test]
+    fn a_length_has_the_first_class_that_is_large_enough(bytes in 1_u64..1 << 40, len in 0_u64..1 << 41, cut in 0..40) {
+        let plan = Plan::new(bytes, 7).unwrap();
+        let sizes = plan.classes.iter().map(|class| class.size);
+        let power = 1_u64 << cut;
+        for len in [len >> cut, power - 1, power, power + 1, bytes].into_iter().chain(sizes.clone()) {
+            prop_assert_eq!(plan.class_for(len), sizes.clone().position(|size| size >= len), "{}", len);
+        }
+    }
+
+    #[test]
     fn any_name_is_a_block_or_none(name: u64, slot: u32, generation: u32) {
         let world = World::new(100_000, 4);
         let owner = Owner { slot, generation };
@@ -223,7 +233,7 @@ fn what_a_dead_owner_of_the_lock_left_pending_is_given_back() {
     assert!(world.put(0, 1, 1 << 20).unwrap());
     world.free(0);
     let class = world.blocks.plan.class_for(1 << 20).unwrap();
-    let word = &world.blocks.words[class].get().unwrap()[0];
+    let word = &world.blocks.known[class].get().unwrap().words[0];
     word.store(PENDING, Ordering::Relaxed);
     assert!(!world.pages.borrow().is_empty());
     let words = world.pages.borrow().len() - 256;

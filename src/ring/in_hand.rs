@@ -36,6 +36,7 @@ impl<'a> Draft<'a> {
         }
     }
 
+    #[inline]
     fn owner(&self) -> Option<Owner> {
         self.reserved.as_ref().map(|reserved| Owner {
             slot: reserved.entry,
@@ -43,12 +44,14 @@ impl<'a> Draft<'a> {
         })
     }
 
+    #[inline]
     fn payload(&self) -> &'a [AtomicU64] {
         let entry = self.reserved.as_ref().map(|reserved| reserved.entry);
         entry.map_or(&[], |entry| self.of.ring.ring().payload(entry))
     }
 
     /// Finds a block of at least `len` bytes; false if there is none that has memory.
+    #[inline]
     pub(crate) fn find_room(&mut self, len: usize, supply: Supply<'_>) -> io::Result<bool> {
         if let Some(owner) = self.owner() {
             let in_use = |owner| self.of.in_use(owner);
@@ -81,11 +84,13 @@ impl<'a> Draft<'a> {
         self.reserved = None;
     }
 
+    #[inline]
     pub(crate) fn has_block(&self) -> bool {
         self.block.is_some()
     }
 
     /// Writes the bytes, into the block if there is one.
+    #[inline]
     pub(crate) fn write(&self, bytes: &[u8], handles: bool) {
         let form = if handles { HANDLES } else { 0 };
         let Some((first, rest)) = self.payload().split_first() else {
@@ -108,6 +113,7 @@ impl<'a> Draft<'a> {
     }
 
     /// Says that the block holds `len` bytes of items with that tag.
+    #[inline]
     pub(crate) fn describe_items(&self, len: usize, tag: u64) {
         if let [first, name, place_of_tag, ..] = self.payload() {
             let form = if self.block.is_some() {
@@ -145,6 +151,7 @@ impl<'a> Draft<'a> {
     }
 
     /// Puts it into the queue.
+    #[inline]
     pub(crate) fn publish(mut self) -> Result<Sent<'a>, Spoilt> {
         let Some(reserved) = self.reserved.take() else {
             return Ok(Sent::Closed);
@@ -174,6 +181,7 @@ pub(crate) enum Sent<'a> {
 }
 
 impl Drop for Draft<'_> {
+    #[inline]
     fn drop(&mut self) {
         if let Some(reserved) = self.reserved.take() {
             self.of.ring.ring().abandon(reserved);
@@ -183,6 +191,7 @@ impl Drop for Draft<'_> {
 
 /// The first `count` items of a block, fewer if it has no room for so many: inside the mapping, and aligned. None without a block, or if no
 /// item can lie in one.
+#[inline]
 fn items_of<P>(region: &Region, block: Option<Block>, count: usize) -> Option<NonNull<[P]>> {
     let block = block.filter(|_| size_of::<P>() > 0 && align_of::<P>() <= BLOCK_ALIGN)?;
     let count = count.min(block.size / size_of::<P>());
@@ -220,20 +229,24 @@ impl<'a> Taken<'a> {
         }
     }
 
+    #[inline]
     fn payload(&self) -> &[AtomicU64] {
         let entry = self.claimed.as_ref().map(|claimed| claimed.entry);
         entry.map_or(&[], |entry| self.of.ring.ring().payload(entry))
     }
 
     /// Length in bytes, as its sender says.
+    #[inline]
     pub(crate) fn len(&self) -> usize {
         (self.head & (u64::MAX >> 16)) as usize
     }
 
+    #[inline]
     fn has(&self, form: u8) -> bool {
         (self.head >> 48) as u8 & form != 0
     }
 
+    #[inline]
     pub(crate) fn form(&self) -> Form {
         // ORDERING: Relaxed; ordered by the claim.
         let tag = self
@@ -247,6 +260,7 @@ impl<'a> Taken<'a> {
     }
 
     /// Whether it lies in a block.
+    #[inline]
     pub(crate) fn is_in_block(&self) -> bool {
         self.has(IN_BLOCK)
     }
@@ -259,6 +273,7 @@ impl<'a> Taken<'a> {
     }
 
     /// Finds the block it lies in, if it does: before anything is read. What the entry says is not believed.
+    #[inline]
     pub(crate) fn locate(&mut self, reserve: Memory<'_>) -> Result<(), Unread> {
         let claimed = self.claimed.as_ref().ok_or(Unread::Damaged)?;
         if !self.is_in_block() {
@@ -297,6 +312,7 @@ impl<'a> Taken<'a> {
     }
 
     /// Copies the begin of what lies in the entry.
+    #[inline]
     fn copy_inline(&self, bytes: &mut [u8]) {
         let words = self.payload().iter().skip(1);
         for (word, part) in words.zip(bytes.chunks_mut(8)) {
@@ -307,6 +323,7 @@ impl<'a> Taken<'a> {
     }
 
     /// Copies its bytes to `bytes`, which are as many.
+    #[inline]
     pub(crate) fn copy_to(&self, bytes: &mut [u8]) -> Result<(), Unread> {
         let Some(block) = self.block else {
             if self.is_in_block() || bytes.len() > INLINE {
@@ -332,6 +349,7 @@ impl<'a> Taken<'a> {
     }
 
     /// The program sees it from here on: it is lost with this process.
+    #[inline]
     pub(crate) fn hand_out(&self) {
         self.mark(HANDED);
     }
@@ -341,6 +359,7 @@ impl<'a> Taken<'a> {
         self.mark(LEASED);
     }
 
+    #[inline]
     fn mark(&self, mark: u8) {
         if let Some(head) = self.payload().first() {
             // ORDERING: Release: who finds it after a death finds what was done before.
@@ -373,6 +392,7 @@ impl<'a> Taken<'a> {
 }
 
 impl Drop for Taken<'_> {
+    #[inline]
     fn drop(&mut self) {
         if let Some(claimed) = self.claimed.take() {
             self.of.ring.ring().ack(claimed);

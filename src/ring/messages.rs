@@ -116,11 +116,13 @@ impl Messages {
         Plan::new(capacity, spare, PAYLOAD)
     }
 
+    #[inline]
     fn head_of(&self, entry: u32) -> Option<&AtomicU64> {
         self.ring.ring().payload(entry).first()
     }
 
     /// Whether `owner` still has what it reserved, wherever it lies now.
+    #[inline]
     pub(super) fn in_use(&self, owner: Owner) -> bool {
         let found = self.ring.ring().entry(owner.slot);
         found.is_some_and(|found| {
@@ -130,12 +132,24 @@ impl Messages {
     }
 
     /// A place for a message; `None` if the queue is full.
+    #[inline]
     pub(crate) fn draft(&self) -> Result<Option<Draft<'_>>, Spoilt> {
         let reserved = self.ring.ring().reserve(&self.hand)?;
         Ok(reserved.map(|reserved| Draft::new(self, reserved)))
     }
 
+    /// As [`draft`](Self::draft), of one that is to have a block of `len` bytes.
+    #[inline]
+    pub(crate) fn draft_with(&self, len: usize) -> Result<Option<Draft<'_>>, Spoilt> {
+        if let Some(slot) = self.blocks.expect(len as u64) {
+            // ORDERING: Relaxed; a search may begin anywhere.
+            self.hand.cursor.store(u64::from(slot), Ordering::Relaxed);
+        }
+        self.draft()
+    }
+
     /// The next message; `None` if there is none.
+    #[inline]
     pub(crate) fn claim(&self) -> Result<Option<Taken<'_>>, Spoilt> {
         let claimed = self.ring.ring().claim(&self.hand)?;
         Ok(claimed.map(|claimed| {

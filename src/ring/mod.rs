@@ -38,6 +38,7 @@ pub(crate) mod messages;
 pub(crate) mod mpmc;
 mod payload;
 mod plan;
+mod recent;
 pub(crate) mod record;
 pub(crate) mod slot;
 pub(crate) mod spsc;

@@ -27,21 +27,29 @@ pub(crate) struct Slot {
 // SAFETY: all fields are atomics, any bits are valid, nothing to drop.
 unsafe impl Shared for Slot {}
 
+/// Asks the processor to fetch a line for writing.
+#[inline]
+pub(super) fn expect_write<T>(line: &T) {
+    // WHY NOT `_mm_prefetch`: for a processor of the first 64-bit generation, which the compiler has in mind, it fetches for reading, and
+    // the store has to ask the other caches all the same.
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint; it touches no memory in a way that a program can see, and processors that do not know it take it for none.
+    unsafe {
+        std::arch::asm!(
+            "prefetchw [{}]",
+            in(reg) std::ptr::from_ref(line),
+            options(nostack, preserves_flags, readonly)
+        );
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = line;
+}
+
 impl Slot {
     /// Asks the processor to fetch the first line for writing, ahead of a [`write`](Self::write) that comes soon: the line is in the cache
     /// of the worker that claimed it last, and fetching it takes longer than all the rest of a submission.
     pub(crate) fn expect_write(&self) {
-        // WHY NOT `_mm_prefetch`: for a processor of the first 64-bit generation, which the compiler has in mind, it fetches for reading, and
-        // the store has to ask the other caches all the same.
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: a hint; it touches no memory in a way that a program can see, and processors that do not know it take it for none.
-        unsafe {
-            std::arch::asm!(
-                "prefetchw [{}]",
-                in(reg) std::ptr::from_ref(self),
-                options(nostack, preserves_flags, readonly)
-            );
-        }
+        expect_write(self);
     }
 
     /// Writes `words` into the payload from word `at` on. Whoever calls it has the slot in his hands by protocol.
