@@ -5,6 +5,7 @@
 
 use std::any::{Any, TypeId};
 
+use bytemuck::Pod;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -47,7 +48,16 @@ pub(crate) fn from_raw<T: 'static>(
     len: usize,
     fill: impl FnOnce(&mut [u8]),
 ) -> Option<Result<T, Reason>> {
-    let mut value: Option<T> = None;
+    from_raw_over(None, len, fill)
+}
+
+/// The same, in the memory of `spare` if that is neither too small nor twice too large: it was touched before.
+pub(crate) fn from_raw_over<T: 'static>(
+    spare: Option<T>,
+    len: usize,
+    fill: impl FnOnce(&mut [u8]),
+) -> Option<Result<T, Reason>> {
+    let mut value: Option<T> = spare;
     let slot: &mut dyn Any = &mut value;
     let odd = |size: usize| {
         Some(Err(format!(
@@ -60,7 +70,7 @@ pub(crate) fn from_raw<T: 'static>(
                 if !len.is_multiple_of(size_of::<$number>()) {
                     return odd(size_of::<$number>());
                 }
-                let mut vector = vec![<$number>::default(); len / size_of::<$number>()];
+                let mut vector = of_length(slot.take(), len / size_of::<$number>());
                 fill(bytemuck::cast_slice_mut(&mut vector));
                 *slot = Some(vector);
                 return value.map(Ok);
@@ -80,21 +90,36 @@ pub(crate) fn from_raw<T: 'static>(
     None
 }
 
-/// Appends `count` numbers, which `fill` writes, to `values`. False if `T` is no plain number.
+/// A vector of `count` numbers, whichever.
+fn of_length<N: Clone + Default>(spare: Option<Vec<N>>, count: usize) -> Vec<N> {
+    match spare {
+        Some(mut vector) if (count..=count.saturating_mul(2)).contains(&vector.capacity()) => {
+            vector.resize(count, N::default());
+            vector
+        }
+        // the allocator's fresh zeros cost no pass over the memory
+        _ => vec![N::default(); count],
+    }
+}
+
+/// Where numbers come from.
+pub(crate) trait Numbers {
+    /// Appends `count` of them to `numbers`; false if there are not so many.
+    fn append_to<N: Pod>(self, count: usize, numbers: &mut Vec<N>) -> bool;
+}
+
+/// Appends `count` numbers from `source` to `values`. False if `T` is no plain number, or there are not so many.
 #[expect(clippy::ptr_arg, reason = "the type of the vector itself is looked at")]
 pub(crate) fn append_raw<T: 'static>(
     values: &mut Vec<T>,
     count: usize,
-    fill: impl FnOnce(&mut [u8]),
+    source: impl Numbers,
 ) -> bool {
     let numbers: &mut dyn Any = values;
     macro_rules! look {
         ($($number:ty)*) => { $(
             if let Some(numbers) = numbers.downcast_mut::<Vec<$number>>() {
-                let old = numbers.len();
-                numbers.resize(old + count, <$number>::default());
-                fill(bytemuck::cast_slice_mut(&mut numbers[old..]));
-                return true;
+                return source.append_to(count, numbers);
             }
         )* };
     }

@@ -46,6 +46,11 @@ impl Span {
         })
     }
 
+    /// Whether all of `other` lies inside.
+    pub(crate) fn contains(self, other: Span) -> bool {
+        self.first <= other.first && other.first + other.count <= self.first + self.count
+    }
+
     pub(crate) fn bytes(self) -> Range<usize> {
         let start = self.first as usize * GRANULE;
         start..start + self.len()
@@ -207,10 +212,7 @@ impl Taker {
         }
         self.cursor = first + wanted;
         if span.count >= LARGE {
-            let inside = |old: &Span| {
-                old.first >= span.first && old.first + old.count <= span.first + span.count
-            };
-            self.large.retain(|old| !inside(old));
+            self.large.retain(|old| !span.contains(*old));
             self.large.push_back(span);
         }
         Ok(span)

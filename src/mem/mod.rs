@@ -6,6 +6,7 @@
 )]
 
 pub(crate) mod arena;
+mod copy;
 pub(crate) mod ends;
 pub(crate) mod lanes;
 pub(crate) mod layout;

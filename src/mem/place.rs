@@ -10,6 +10,9 @@ use std::ops::Deref;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+use bytemuck::Pod;
+
+use crate::mem::copy::copy;
 use crate::primitive::{AtomicU32, AtomicU64};
 
 /// Types that may be referenced while other processes write them.
@@ -153,7 +156,7 @@ impl Region {
     pub(crate) fn write(&self, offset: usize, bytes: &[u8]) -> Result<(), OutOfRegion> {
         let to = self.pointer(offset, bytes.len(), 1)?;
         // SAFETY: `to..to + len` is inside the mapping (checked above), and writable, and a Rust slice never overlaps it (contract of `new`).
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to.as_ptr(), bytes.len()) };
+        unsafe { copy(bytes.as_ptr(), to.as_ptr(), bytes.len()) };
         Ok(())
     }
 
@@ -161,7 +164,7 @@ impl Region {
     pub(crate) fn read(&self, offset: usize, bytes: &mut [u8]) -> Result<(), OutOfRegion> {
         let from = self.pointer(offset, bytes.len(), 1)?;
         // SAFETY: as in `write`.
-        unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), bytes.as_mut_ptr(), bytes.len()) };
+        unsafe { copy(from.as_ptr(), bytes.as_mut_ptr(), bytes.len()) };
         Ok(())
     }
 
@@ -173,22 +176,22 @@ impl Region {
         Ok(())
     }
 
-    /// Appends `len` bytes from `offset` on to `bytes`.
-    pub(crate) fn append_to(
+    /// Appends `count` elements, whose bytes lie from `offset` on, to `elements`.
+    pub(crate) fn append_to<T: Pod>(
         &self,
         offset: usize,
-        len: usize,
-        bytes: &mut Vec<u8>,
+        count: usize,
+        elements: &mut Vec<T>,
     ) -> Result<(), OutOfRegion> {
+        let len = count.saturating_mul(size_of::<T>());
         let from = self.pointer(offset, len, 1)?;
-        bytes.reserve(len);
-        let old = bytes.len();
-        // SAFETY: `reserve` left room for `len` more bytes after `old`.
-        let to = unsafe { bytes.as_mut_ptr().add(old) };
-        // SAFETY: source inside the mapping, target inside the spare capacity; they never overlap.
-        unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to, len) };
-        // SAFETY: the copy above initialised exactly these bytes.
-        unsafe { bytes.set_len(old + len) };
+        elements.reserve(count);
+        let old = elements.len();
+        let to = elements.spare_capacity_mut().as_mut_ptr().cast();
+        // SAFETY: source inside the mapping, target inside the spare capacity, which has room for `count`; they never overlap.
+        unsafe { copy(from.as_ptr(), to, len) };
+        // SAFETY: the copy above initialised exactly these elements, of which any bytes are one.
+        unsafe { elements.set_len(old + count) };
         Ok(())
     }
 }

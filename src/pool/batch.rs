@@ -9,6 +9,7 @@ use crate::handle::{self, Pin};
 use crate::pool::memory::Bytes;
 use crate::pool::wire::{Status, entry};
 use crate::spawn::panics::decode_panic;
+use crate::sys::memory;
 
 /// How the items `first..first + items` of a job ended.
 #[derive(Debug)]
@@ -141,13 +142,22 @@ impl Part {
         }
     }
 
+    /// The result of the one item, in the memory of `spare` where that serves.
+    pub(super) fn only<R: DeserializeOwned + 'static>(&self, spare: Option<R>) -> Result<R> {
+        match &self.end {
+            End::Failed(error) => Err(error.clone()),
+            End::Reported(report) => match report.layout {
+                Layout::One(status) => report.value(self.first, status, 0, report.len, spare),
+                _ => report.take(self.first, &mut 0),
+            },
+        }
+    }
+
     /// Appends all values to `values` in one copy, if they are bare numbers.
     pub(super) fn append_numbers<R: 'static>(&self, values: &mut Vec<R>) -> bool {
         match &self.end {
             End::Reported(report) if report.layout == Layout::Numbers => {
-                let mut copied = false;
-                codec::append_raw(values, self.items, |to| copied = report.bytes.read(0, to))
-                    && copied
+                codec::append_raw(values, self.items, &report.bytes)
             }
             _ => false,
         }
@@ -166,13 +176,15 @@ impl Report {
     /// The result of item `index`, which lies at `at`; moves `at` to the next.
     fn take<R: DeserializeOwned + 'static>(&self, index: usize, at: &mut usize) -> Result<R> {
         match self.layout {
-            Layout::One(status) | Layout::All(status) => self.value(index, status, 0, self.len),
+            Layout::One(status) | Layout::All(status) => {
+                self.value(index, status, 0, self.len, None)
+            }
             Layout::Numbers => {
                 let size = codec::number_size::<R>()
                     .ok_or_else(|| undecodable(index, "bare numbers came back for another type"))?;
                 let start = *at;
                 *at += size;
-                self.value(index, Status::Value, start, size)
+                self.value(index, Status::Value, start, size, None)
             }
             Layout::Entries => {
                 let (status, len) = self
@@ -180,7 +192,7 @@ impl Report {
                     .ok_or_else(|| undecodable(index, "the worker's results are cut short"))?;
                 let start = *at + entry::HEAD;
                 *at = start + len;
-                self.value(index, status, start, len)
+                self.value(index, status, start, len, None)
             }
         }
     }
@@ -191,10 +203,14 @@ impl Report {
         status: Status,
         at: usize,
         len: usize,
+        spare: Option<R>,
     ) -> Result<R> {
         if status == Status::Value {
             let mut whole = true;
-            let raw = codec::from_raw(len, |to| whole = self.bytes.read(at, to));
+            let raw = codec::from_raw_over(spare, len, |to| {
+                memory::expect_filling(to);
+                whole = self.bytes.read(at, to);
+            });
             let value = match raw {
                 Some(value) => value,
                 None => handle::decoding(travel::held(), || codec::decode(&self.copy(at, len))),

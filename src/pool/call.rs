@@ -141,6 +141,7 @@ impl Call {
                 source: Arc::clone(parent) as Arc<dyn Source>,
                 inline: [0; ARGUMENTS_INLINE],
                 buffer: Vec::new(),
+                spare: None,
                 cursor: 0,
             },
             output: Output {
@@ -173,6 +174,9 @@ impl Call {
     pub(super) fn rest(&mut self, keep: usize) {
         if !self.contexts.is_empty() {
             self.forget_contexts();
+        }
+        if keep == 0 {
+            self.input.spare = None;
         }
         self.output
             .board
@@ -209,7 +213,10 @@ impl Call {
             ..
         } = self;
         if task.items == 1 {
-            output.run_one(|| input.only(task), &mut function);
+            let left = output.run_one(|| input.only(task), &mut function);
+            if left.is_some() {
+                input.spare = left;
+            }
         } else if let Err(why) = run_many(task, input, output, &mut function) {
             self.refuse(Status::BadArguments, &why);
         }

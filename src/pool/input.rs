@@ -1,5 +1,6 @@
 //! Arguments as a worker reads them.
 
+use std::any::Any;
 use std::sync::Arc;
 
 use crate::codec;
@@ -8,6 +9,11 @@ use crate::mem::arena::GRANULE;
 use crate::mem::place::Region;
 use crate::pool::call::Argument;
 use crate::pool::wire::{self, ARGUMENTS_INLINE, Place};
+use crate::sys::memory;
+
+/// From this size on a vector that is no longer needed is kept as memory for the next: the allocator would return it to the system and fetch
+/// it anew, a page fault for each 4 KiB.
+pub(super) const SPARE_MIN: usize = 1 << 20;
 
 /// A worker's view of arguments.
 pub(super) struct Input {
@@ -17,6 +23,8 @@ pub(super) struct Input {
     pub(super) source: Arc<dyn Source>,
     pub(super) inline: [u8; ARGUMENTS_INLINE],
     pub(super) buffer: Vec<u8>,
+    /// A result that was written and is no longer needed: the memory of the next argument of its type.
+    pub(super) spare: Option<Box<dyn Any>>,
     /// Where the next of several items starts.
     pub(super) cursor: u64,
 }
@@ -46,8 +54,16 @@ impl Input {
         if at.checked_add(len).is_none_or(|end| end > task.len) {
             return Err("the arguments are shorter than they say".to_owned());
         }
+        let spare = self
+            .spare
+            .take_if(|spare| len >= SPARE_MIN as u64 && spare.is::<A>());
+        let spare = spare.and_then(|spare| spare.downcast::<A>().ok());
         let mut read = Ok(());
-        if let Some(value) = codec::from_raw(len as usize, |to| read = self.read(task, at, to)) {
+        let raw = codec::from_raw_over(spare.map(|spare| *spare), len as usize, |to| {
+            memory::expect_filling(to);
+            read = self.read(task, at, to);
+        });
+        if let Some(value) = raw {
             return read.and(value);
         }
         let mut buffer = std::mem::take(&mut self.buffer);
@@ -156,6 +172,7 @@ mod tests {
             source: Arc::new(Nowhere),
             inline: [0; ARGUMENTS_INLINE],
             buffer: Vec::new(),
+            spare: None,
             cursor: 0,
         };
         let good = wire::Task {

@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytemuck::Pod;
+
+use crate::codec::Numbers;
 use crate::error::{Error, ErrorKind, Result};
 use crate::mem::arena::{GRANULE, Span, Taker};
 use crate::pool::board::{Arena, Board, KEEP_WARM, corrupted};
@@ -30,6 +33,9 @@ pub(super) struct Memory {
     results: Vec<Arena>,
     /// For each worker's arena the spans the parent holds: first granule and count.
     held: Vec<Mutex<BTreeMap<u32, u32>>>,
+    /// For each worker's arena the span that was last looked for and found: a length that a worker only says cannot make the parent touch
+    /// more memory than was there once.
+    seen: Vec<Mutex<Option<Span>>>,
 }
 
 impl Memory {
@@ -42,6 +48,7 @@ impl Memory {
             inputs: board.arena(workers)?,
             taker: Mutex::new(Taker::new()),
             held: results.iter().map(|_| Mutex::default()).collect(),
+            seen: results.iter().map(|_| Mutex::default()).collect(),
             results,
             generation: fork::generation(),
             board,
@@ -94,8 +101,13 @@ impl Memory {
             arena.table.release(span);
             return Some(Bytes::Owned(bytes.into_boxed_slice()));
         }
-        if !self.board.is_there(arena, span, len) {
-            return None;
+        // a worker uses the same place again and again, and to look for holes takes as long as an eighth of a copy
+        let known = lock(&self.seen[worker]).is_some_and(|seen| seen.contains(span));
+        if !known {
+            if !self.board.is_there(arena, span, len) {
+                return None;
+            }
+            *lock(&self.seen[worker]) = Some(span);
         }
         lock(&self.held[worker]).insert(span.first, span.count);
         Some(Bytes::Span(
@@ -224,6 +236,32 @@ impl Bytes {
                 return span.memory.is_ours() && arena.data.read(start + at, to).is_ok();
             }
         }
+        true
+    }
+}
+
+/// Bare numbers, from the first on.
+impl Numbers for &Bytes {
+    fn append_to<N: Pod>(self, count: usize, numbers: &mut Vec<N>) -> bool {
+        let size = size_of::<N>();
+        let Some(len) = count.checked_mul(size).filter(|len| *len <= self.len()) else {
+            return false;
+        };
+        let bytes = match self {
+            Bytes::Short(_, bytes) => &bytes[..len],
+            Bytes::Owned(bytes) => &bytes[..len],
+            Bytes::Span(span, _) => {
+                let arena = &span.memory.results[span.worker];
+                let start = span.span.bytes().start;
+                return span.memory.is_ours()
+                    && arena.data.append_to(start, count, numbers).is_ok();
+            }
+        };
+        numbers.extend(
+            bytes
+                .chunks_exact(size)
+                .map(bytemuck::pod_read_unaligned::<N>),
+        );
         true
     }
 }

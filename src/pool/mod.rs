@@ -160,7 +160,8 @@ impl<S> Pool<S> {
     ///
     /// As [`apply_async`](Pool::apply_async) and [`AsyncResult::get`].
     pub fn apply<A: Travels, R: Travels>(&self, f: fn(A) -> R, argument: A) -> Result<R> {
-        self.apply_async(f, argument)?.get()
+        let result = self.submit_one(f, &argument, Wait::Forever)?;
+        result.get_over(result::as_spare(argument))
     }
 
     /// Submits `f(argument)` and returns at once; waits only while [`queue_depth`](Builder::queue_depth) tasks are unfinished.

@@ -1,5 +1,6 @@
 //! Results as a worker writes them.
 
+use std::any::Any;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -10,9 +11,9 @@ use crate::handle::travel::{FromParent, append_wires};
 use crate::handle::{self, Pin};
 use crate::mem::arena::{GRANULE, Span, Taker};
 use crate::mem::place::OutOfRegion;
-use crate::pool::board::{Arena, Board, corrupted};
+use crate::pool::board::{Arena, Board, KEEP_WARM, corrupted};
 use crate::pool::call::Argument;
-use crate::pool::input::{Input, reusable};
+use crate::pool::input::{Input, SPARE_MIN, reusable};
 use crate::pool::wire::{self, Outcome, Place, RESULT_INLINE, Status, entry};
 use crate::ring::line::{Line, Progress};
 use crate::spawn::panics::{encode_panic, guarded};
@@ -110,11 +111,12 @@ impl Output {
         let _ = self.put(Status::NoMemory, why.as_bytes());
     }
 
+    /// Runs the one item of a task. Gives its result back where that is worth keeping for its memory.
     pub(super) fn run_one<A, R: Serialize + 'static>(
         &mut self,
         argument: impl FnOnce() -> Result<A, String>,
         function: &mut impl FnMut(A) -> R,
-    ) {
+    ) -> Option<Box<dyn Any>> {
         self.line().report(Progress {
             running: true,
             plain: false,
@@ -142,9 +144,15 @@ impl Output {
             append_wires(&pins, &mut buffer);
             self.pins = pins;
         }
+        let mut left: Option<Box<dyn Any>> = None;
         let put = match end {
             Ok(Ok(Some(result))) => {
-                self.put(Status::Value, codec::raw(&result).unwrap_or_default())
+                let bytes = codec::raw(&result).unwrap_or_default();
+                let put = self.put(Status::Value, bytes);
+                if (SPARE_MIN..=KEEP_WARM).contains(&bytes.len()) {
+                    left = Some(Box::new(result));
+                }
+                put
             }
             Ok(Ok(None)) if buffer.len() <= RESULT_INLINE => {
                 let len = buffer.len() as u64;
@@ -157,7 +165,7 @@ impl Output {
                     place: Place::Inline,
                 };
                 self.outcome = Some(outcome);
-                return;
+                return None;
             }
             Ok(Ok(None)) => self.put(Status::Value, &buffer),
             Ok(Err((status, why))) => self.put(status, why.as_bytes()),
@@ -166,6 +174,7 @@ impl Output {
         if let Err(error) = put {
             self.no_memory(&error);
         }
+        left
     }
 }
 

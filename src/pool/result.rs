@@ -1,18 +1,22 @@
 //! What a submitted task is to its submitter: [`AsyncResult`].
 
+use std::any::Any;
 use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
+use crate::codec;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pool::batch::{Part, Short};
 use crate::pool::callbacks::Callback;
+use crate::pool::input::SPARE_MIN;
 use crate::pool::memory::lock;
 use crate::pool::parent::Core;
 use crate::primitive::Flag;
 use crate::sys::clock::Wait;
+use crate::sys::memory;
 
 /// One call of the pool: some items, and the results that have arrived.
 pub(super) struct Job {
@@ -154,9 +158,20 @@ pub(super) fn one<R: DeserializeOwned + 'static>(parts: &[&Part]) -> Result<R> {
     found.unwrap_or_else(|| Err(nothing()))
 }
 
+/// `argument`, of which the worker has a copy by now, as memory for the result, if it is large and of the same type.
+pub(super) fn as_spare<A: 'static, R: 'static>(argument: A) -> Option<R> {
+    if codec::raw(&argument).is_none_or(|bytes| bytes.len() < SPARE_MIN) {
+        return None;
+    }
+    let mut argument = Some(argument);
+    let argument: &mut dyn Any = &mut argument;
+    argument.downcast_mut::<Option<R>>()?.take()
+}
+
 /// The values of a job of many items; the error of the lowest one that failed.
 pub(super) fn all<R: DeserializeOwned + 'static>(parts: &[&Part]) -> Result<Vec<R>> {
-    let mut values = Vec::with_capacity(parts.iter().map(|part| part.items).sum());
+    let mut values: Vec<R> = Vec::with_capacity(parts.iter().map(|part| part.items).sum());
+    memory::expect_filling(values.spare_capacity_mut());
     for part in parts {
         if part.append_numbers(&mut values) {
             continue;
@@ -256,6 +271,21 @@ impl<R> AsyncResult<R> {
     /// stopped is let go on, to end; one in a frozen control group ends when that is thawed.
     pub fn cancel(&self) -> bool {
         self.core.cancel(true, |job| Arc::ptr_eq(job, &self.job))
+    }
+}
+
+impl<R: DeserializeOwned + 'static> AsyncResult<R> {
+    /// As [`get`](Self::get), with memory for the result.
+    pub(super) fn get_over(self, spare: Option<R>) -> Result<R> {
+        if spare.is_none() {
+            return self.get();
+        }
+        self.core.check_ours()?;
+        self.core.wait(Wait::Forever, || self.job.is_done());
+        self.job.with_parts(|parts| match parts {
+            [part] => part.only(spare),
+            _ => (self.decode)(parts),
+        })
     }
 }
 

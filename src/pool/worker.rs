@@ -204,13 +204,14 @@ impl Worker {
                 Some(limit),
                 has_news,
             );
-            self.short_naps = if start.elapsed() < SHORT_NAP {
+            let slept = start.elapsed();
+            self.short_naps = if slept < SHORT_NAP {
                 self.short_naps.saturating_add(1)
             } else {
                 0
             };
-            // after a sleep without a task it goes straight back to sleep
-            (polls, rested) = (Some(1), true);
+            // after a sleep without a task it goes straight back to sleep; one that was woken to give memory back keeps what is warm
+            (polls, rested) = (Some(1), slept >= NAP);
         }
         board.bell().ring_for_the_rest(&mut self.ringer);
         while !self.on_their_way.is_empty() {
