@@ -70,6 +70,7 @@ impl Counter {
         self.0.fetch_add(1, Ordering::Relaxed)
     }
 
+    #[inline]
     pub(crate) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }

@@ -119,7 +119,8 @@ impl<T: ?Sized, L: RawLock> Guarded<T, L> {
         if lent::is_written_here(&**self.keep) {
             return Err(LockError::Deadlock);
         }
-        let died = outcome(lock.acquire(wait))?;
+        let outcome = lock.acquire(wait);
+        let died = outcome != Outcome::Acquired && other_outcome(outcome)?;
         // ORDERING: Relaxed; read by the drop alone, which comes after by owning `self`.
         self.out.store(true, Ordering::Relaxed);
         let guard = Guard {
@@ -263,8 +264,9 @@ fn read_only() -> Error {
     )
 }
 
-#[inline]
-fn outcome<G>(outcome: Outcome) -> Result<bool, LockError<G>> {
+/// Whether the last owner died.
+#[cold]
+fn other_outcome<G>(outcome: Outcome) -> Result<bool, LockError<G>> {
     match outcome {
         Outcome::Acquired => Ok(false),
         Outcome::OwnerDied => Ok(true),
@@ -287,7 +289,7 @@ impl<T: ?Sized, L: RawRwLock> Guarded<T, L> {
             return Err(LockError::Deadlock);
         }
         let (outcome, token) = lock.acquire_shared(wait);
-        let died = self::outcome(outcome)?;
+        let died = outcome != Outcome::Acquired && other_outcome(outcome)?;
         if lock.is_listed(token) {
             // ORDERING: Relaxed, as in `lock`.
             self.out.store(true, Ordering::Relaxed);

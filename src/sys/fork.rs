@@ -108,6 +108,7 @@ impl Drop for Withheld {
 }
 
 /// A number that differs between this process and any child it forks. Costs one load. A raw `clone` that skips libc is not seen.
+#[inline]
 pub(crate) fn generation() -> u64 {
     GENERATION.get()
 }

@@ -108,6 +108,7 @@ impl Mutex {
     }
 
     /// Locks. A lock whose owner died is made usable at once, so that a death here leaves it as it was, never stuck.
+    #[inline]
     pub(crate) fn lock(self, wait: Wait) -> Outcome {
         let mutex = self.0.as_ptr();
         let code = match wait {
@@ -117,11 +118,18 @@ impl Mutex {
             Wait::No => unsafe { libc::pthread_mutex_trylock(mutex) },
             Wait::Until(_) => timed(mutex, wait),
         };
+        if code == 0 {
+            return Outcome::Acquired;
+        }
+        self.other_outcome(code)
+    }
+
+    #[cold]
+    fn other_outcome(self, code: i32) -> Outcome {
         match code {
-            0 => Outcome::Acquired,
             libc::EOWNERDEAD => {
                 // SAFETY: this thread holds the mutex, in the state that EOWNERDEAD names.
-                match unsafe { libc::pthread_mutex_consistent(mutex) } {
+                match unsafe { libc::pthread_mutex_consistent(self.0.as_ptr()) } {
                     0 => Outcome::OwnerDied,
                     code => Outcome::Broken(code),
                 }
@@ -134,6 +142,7 @@ impl Mutex {
     }
 
     /// Unlocks; a thread that does not hold it changes nothing (the mutex is error-checking).
+    #[inline]
     pub(crate) fn unlock(self) {
         // SAFETY: a mutex by the contract of `at`; EPERM for the wrong thread.
         unsafe { libc::pthread_mutex_unlock(self.0.as_ptr()) };
