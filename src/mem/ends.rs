@@ -117,6 +117,7 @@ impl End {
     }
 
     /// Whether it is known already that the end is gone. Costs a load.
+    #[inline]
     pub(crate) fn is_known_gone(&self) -> bool {
         // ORDERING: Acquire, as in `is_gone`.
         self.owner.load(Ordering::Acquire) == GONE

@@ -64,17 +64,20 @@ impl<T: Pod> Lane<T> {
         })
     }
 
+    #[inline]
     fn tail(&self) -> &AtomicU64 {
         let indices: &[Padded<AtomicU64>; 2] = &self.indices;
         &indices[0].0
     }
 
+    #[inline]
     fn head(&self) -> &AtomicU64 {
         let indices: &[Padded<AtomicU64>; 2] = &self.indices;
         &indices[1].0
     }
 
     /// Items between the two, as the words say. Nobody who keeps to the rules makes them more than there may be.
+    #[inline]
     fn between(&self, head: u64, tail: u64) -> Result<u64, Spoilt> {
         let count = tail.wrapping_sub(head);
         if count > self.capacity {
@@ -95,17 +98,20 @@ impl<T: Pod> Lane<T> {
         ahead.min(self.capacity)
     }
 
+    #[inline]
     fn at(&self, number: u64) -> usize {
         number as usize & (self.places - 1)
     }
 
     /// Address of item `number`.
+    #[inline]
     fn item(&self, number: u64) -> NonNull<T> {
         // SAFETY: `at` is below `places`, and so many items were checked to lie in the region.
         unsafe { self.items.add(self.at(number)) }
     }
 
     /// How many of `count` items from `number` on lie side by side.
+    #[inline]
     fn side_by_side(&self, number: u64, count: u64) -> usize {
         (count as usize).min(self.places - self.at(number))
     }
@@ -184,28 +190,38 @@ impl<T: Pod> Producer<T> {
     }
 
     /// Pushes as many as there is room for.
+    #[inline]
     pub(crate) fn push_slice(&self, items: &[T]) -> Result<usize, Spoilt> {
-        let count = self.room(items.len() as u64)?.min(items.len() as u64);
-        let mut left = &items[..count as usize];
-        while !left.is_empty() {
-            let number = self.tail.get().wrapping_add(count - left.len() as u64);
-            let part = self.lane.side_by_side(number, left.len() as u64);
-            let to = self.lane.item(number).as_ptr();
-            // SAFETY: `part` places side by side, ours as in `push`; the slice is not in the ring, of which nobody has a reference.
-            unsafe { std::ptr::copy_nonoverlapping(left.as_ptr(), to, part) };
-            left = &left[part..];
+        let room = self.room(items.len() as u64)?;
+        let items = &items[..items.len().min(room as usize)];
+        let tail = self.tail.get();
+        let (here, rest) = items.split_at(self.lane.side_by_side(tail, items.len() as u64));
+        self.copy_in(tail, here);
+        if !rest.is_empty() {
+            // from the first place on
+            self.copy_in(tail.wrapping_add(here.len() as u64), rest);
         }
-        self.give(count);
-        Ok(count as usize)
+        self.give(items.len() as u64);
+        Ok(items.len())
+    }
+
+    /// Writes items to the places from `number` on: so many side by side, for which there is room.
+    #[inline]
+    fn copy_in(&self, number: u64, items: &[T]) {
+        let to = self.lane.item(number).as_ptr();
+        // SAFETY: places side by side, ours as in `push`; the slice is not in the ring, of which nobody has a reference.
+        unsafe { std::ptr::copy_nonoverlapping(items.as_ptr(), to, items.len()) };
     }
 
     /// How many places, up to `most`, lie side by side at the tail, to be written and then [`give`](Self::give)n.
+    #[inline]
     pub(crate) fn chunk(&self, most: usize) -> Result<usize, Spoilt> {
         let room = self.room(most as u64)?.min(most as u64);
         Ok(self.lane.side_by_side(self.tail.get(), room))
     }
 
     /// The first `len` of them; no more than there are.
+    #[inline]
     pub(crate) fn places(&self, len: usize) -> &[T] {
         let first = self.lane.item(self.tail.get()).as_ptr();
         // SAFETY: in bounds, and ours, by `known`, until the tail is past them; nobody has a `&mut`, for which `self` would be borrowed; any
@@ -214,6 +230,7 @@ impl<T: Pod> Producer<T> {
     }
 
     /// The same, to be written.
+    #[inline]
     pub(crate) fn places_mut(&mut self, len: usize) -> &mut [T] {
         let first = self.lane.item(self.tail.get()).as_ptr();
         // SAFETY: as above; `self` is borrowed exclusively.
@@ -221,6 +238,7 @@ impl<T: Pod> Producer<T> {
     }
 
     /// `len`, or fewer if it is not known that there are so many side by side.
+    #[inline]
     fn known(&self, len: usize) -> usize {
         let taken = self.tail.get().wrapping_sub(self.seen.get());
         let room = self.lane.capacity.saturating_sub(taken);
@@ -283,28 +301,39 @@ impl<T: Pod> Consumer<T> {
     }
 
     /// Takes as many as there are.
+    #[inline]
     pub(crate) fn pop_slice(&self, items: &mut [T]) -> Result<usize, Spoilt> {
-        let count = self.waiting(items.len() as u64)?.min(items.len() as u64);
-        let mut left = &mut items[..count as usize];
-        while !left.is_empty() {
-            let number = self.head.get().wrapping_add(count - left.len() as u64);
-            let part = self.lane.side_by_side(number, left.len() as u64);
-            let from = self.lane.item(number).as_ptr();
-            // SAFETY: `part` places side by side, ours as in `pop`; the slice is not in the ring, of which nobody has a reference.
-            unsafe { std::ptr::copy_nonoverlapping(from, left.as_mut_ptr(), part) };
-            left = &mut left[part..];
+        let waiting = self.waiting(items.len() as u64)?;
+        let count = items.len().min(waiting as usize);
+        let head = self.head.get();
+        let here = self.lane.side_by_side(head, count as u64);
+        let (here, rest) = items[..count].split_at_mut(here);
+        self.copy_out(head, here);
+        if !rest.is_empty() {
+            // from the first place on
+            self.copy_out(head.wrapping_add(here.len() as u64), rest);
         }
-        self.take(count);
-        Ok(count as usize)
+        self.take(count as u64);
+        Ok(count)
+    }
+
+    /// Reads the items from `number` on: so many side by side, which wait.
+    #[inline]
+    fn copy_out(&self, number: u64, items: &mut [T]) {
+        let from = self.lane.item(number).as_ptr();
+        // SAFETY: places side by side, ours as in `pop`; the slice is not in the ring, of which nobody has a reference.
+        unsafe { std::ptr::copy_nonoverlapping(from, items.as_mut_ptr(), items.len()) };
     }
 
     /// How many items, up to `most`, lie side by side at the head, to be read and then [`take`](Self::take)n.
+    #[inline]
     pub(crate) fn chunk(&self, most: usize) -> Result<usize, Spoilt> {
         let waiting = self.waiting(most as u64)?.min(most as u64);
         Ok(self.lane.side_by_side(self.head.get(), waiting))
     }
 
     /// The first `len` of them; no more than there are.
+    #[inline]
     pub(crate) fn items(&self, len: usize) -> &[T] {
         let known = self.seen.get().wrapping_sub(self.head.get());
         let count = known.min(self.lane.capacity).min(len as u64);

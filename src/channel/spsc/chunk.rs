@@ -9,24 +9,36 @@ use super::receiver::Receiver;
 use super::sender::Sender;
 use crate::error::{Error, ErrorKind, Result};
 
+#[inline]
 pub(super) fn check_most(most: usize) -> Result<()> {
     if most > 0 {
         return Ok(());
     }
-    Err(Error::new(
-        ErrorKind::InvalidInput,
-        "cannot have a chunk of no items: ask for at least 1",
-    ))
+    Err(no_chunk())
 }
 
+#[cold]
+fn no_chunk() -> Error {
+    Error::new(
+        ErrorKind::InvalidInput,
+        "cannot have a chunk of no items: ask for at least 1",
+    )
+}
+
+#[inline]
 fn check_count(count: usize, len: usize) -> Result<u64> {
     if count <= len {
         return Ok(count as u64);
     }
-    Err(Error::new(
+    Err(too_many(count, len))
+}
+
+#[cold]
+fn too_many(count: usize, len: usize) -> Error {
+    Error::new(
         ErrorKind::OutOfBounds,
         format!("cannot commit {count} items of a chunk of {len}"),
-    ))
+    )
 }
 
 /// Places of a channel that are this process's to write. Derefs to them. Dropped, it pushes nothing.

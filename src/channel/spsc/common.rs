@@ -36,6 +36,7 @@ pub(super) enum Side {
 }
 
 impl Side {
+    #[inline]
     fn other(self) -> Self {
         match self {
             Self::Sending => Self::Receiving,
@@ -146,11 +147,13 @@ impl Common {
         Ok((common, layout))
     }
 
+    #[inline]
     fn end(&self, side: Side) -> &End {
         let ends: &[End; 2] = &self.ends;
         &ends[side as usize]
     }
 
+    #[inline]
     fn gate(&self, side: Side) -> Gate<'_> {
         let gates: &[Padded<AtomicU32>; 2] = &self.gates;
         Gate(&gates[side as usize].0)

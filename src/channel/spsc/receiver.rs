@@ -118,8 +118,18 @@ impl<T: Pod> Receiver<T> {
         self.pop_many(items, Wait::No)
     }
 
+    #[inline]
     fn pop_many(&self, items: &mut [T], wait: Wait) -> Result<usize> {
         self.common.check()?;
+        if let Ok(count @ 1..) = self.consumer.pop_slice(items) {
+            self.common.tell();
+            return Ok(count);
+        }
+        self.await_items(items, wait)
+    }
+
+    #[cold]
+    fn await_items(&self, items: &mut [T], wait: Wait) -> Result<usize> {
         if items.is_empty() {
             return Ok(0);
         }
@@ -153,9 +163,18 @@ impl<T: Pod> Receiver<T> {
         Ok(len.map(|len| ReadChunk::new(self, len)))
     }
 
+    #[inline]
     fn chunk_within(&mut self, most: usize, wait: Wait) -> Result<Option<usize>> {
         self.common.check()?;
         check_most(most)?;
+        if let Ok(len @ 1..) = self.consumer.chunk(most) {
+            return Ok(Some(len));
+        }
+        self.chunk_later(most, wait)
+    }
+
+    #[cold]
+    fn chunk_later(&self, most: usize, wait: Wait) -> Result<Option<usize>> {
         let Self { common, consumer } = self;
         let len = common.wait(wait, || {
             // as in `await_item`

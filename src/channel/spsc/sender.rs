@@ -117,10 +117,29 @@ impl<T: Pod> Sender<T> {
         self.push_many(items, Wait::No)
     }
 
+    #[inline]
     fn push_many(&self, items: &[T], wait: Wait) -> Result<usize> {
         self.common.check()?;
-        let mut done = 0;
-        while done < items.len() {
+        if !self.common.is_alone() {
+            let pushed = self.producer.push_slice(items);
+            if pushed == Ok(items.len()) {
+                self.common.tell();
+                return Ok(items.len());
+            }
+            if let Ok(done @ 1..) = pushed {
+                return self.push_rest(items, done, wait);
+            }
+        }
+        self.push_rest(items, 0, wait)
+    }
+
+    /// Of the items the first `done` are pushed, and nobody has been told.
+    #[cold]
+    fn push_rest(&self, items: &[T], mut done: usize, wait: Wait) -> Result<usize> {
+        if done > 0 {
+            self.common.tell();
+        }
+        while done < items.len() && (done == 0 || wait != Wait::No) {
             let pushed = self.common.wait(wait, || {
                 if self.common.is_alone() {
                     return Some(Err(self.common.closed()));
@@ -138,9 +157,6 @@ impl<T: Pod> Sender<T> {
                 }
                 Some(Err(error)) if done == 0 => return Err(error),
                 Some(Err(_)) | None => break,
-            }
-            if wait == Wait::No {
-                break;
             }
         }
         Ok(done)
@@ -189,9 +205,20 @@ impl<T: Pod> Sender<T> {
         Ok(len.map(|len| WriteChunk::new(self, len)))
     }
 
+    #[inline]
     fn chunk_within(&mut self, most: usize, wait: Wait) -> Result<Option<usize>> {
         self.common.check()?;
         check_most(most)?;
+        if !self.common.is_alone()
+            && let Ok(len @ 1..) = self.producer.chunk(most)
+        {
+            return Ok(Some(len));
+        }
+        self.chunk_later(most, wait)
+    }
+
+    #[cold]
+    fn chunk_later(&self, most: usize, wait: Wait) -> Result<Option<usize>> {
         let Self { common, producer } = self;
         let len = common.wait(wait, || {
             if common.is_alone() {
