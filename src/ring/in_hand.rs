@@ -103,10 +103,16 @@ impl<'a> Draft<'a> {
             rest[0].store(block.name(), Ordering::Relaxed);
             first.store(head(bytes.len(), form | IN_BLOCK), Ordering::Relaxed);
         } else {
-            for (word, part) in rest.iter().zip(bytes.chunks(8)) {
-                let mut whole = [0; 8];
-                whole[..part.len()].copy_from_slice(part);
-                word.store(u64::from_le_bytes(whole), Ordering::Relaxed);
+            let (whole, part) = bytes.as_chunks::<8>();
+            for (word, bytes) in rest.iter().zip(whole) {
+                word.store(u64::from_le_bytes(*bytes), Ordering::Relaxed);
+            }
+            if !part.is_empty()
+                && let Some(word) = rest.get(whole.len())
+            {
+                let mut bytes = [0; 8];
+                bytes[..part.len()].copy_from_slice(part);
+                word.store(u64::from_le_bytes(bytes), Ordering::Relaxed);
             }
             first.store(head(bytes.len(), form), Ordering::Relaxed);
         }
@@ -314,11 +320,17 @@ impl<'a> Taken<'a> {
     /// Copies the begin of what lies in the entry.
     #[inline]
     fn copy_inline(&self, bytes: &mut [u8]) {
-        let words = self.payload().iter().skip(1);
-        for (word, part) in words.zip(bytes.chunks_mut(8)) {
-            // ORDERING: Relaxed; ordered by the claim.
-            let word = word.load(Ordering::Relaxed).to_le_bytes();
-            part.copy_from_slice(&word[..part.len()]);
+        let words = self.payload().get(1..).unwrap_or_default();
+        let (whole, part) = bytes.as_chunks_mut::<8>();
+        // ORDERING: Relaxed throughout; ordered by the claim.
+        for (word, bytes) in words.iter().zip(&mut *whole) {
+            *bytes = word.load(Ordering::Relaxed).to_le_bytes();
+        }
+        if !part.is_empty()
+            && let Some(word) = words.get(whole.len())
+        {
+            let bytes = word.load(Ordering::Relaxed).to_le_bytes();
+            part.copy_from_slice(&bytes[..part.len()]);
         }
     }
 
