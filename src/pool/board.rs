@@ -172,12 +172,10 @@ impl Board {
                 // half of what is just possible: the rest of the program, and of the pool, needs address space, too
                 Ok(_) if cramped => (granules, cramped) = (granules / 2, false),
                 Ok(mapping) => {
-                    memfd::reserve(
-                        fd.as_fd(),
-                        0,
-                        (plan.lines_at + workers as usize * size_of::<Line>()) as u64,
-                    )
-                    .map_err(refused)?;
+                    let lines = workers as usize * size_of::<Line>();
+                    for (at, len) in [(0, control::END), (plan.lines_at, lines)] {
+                        memfd::reserve(fd.as_fd(), at as u64, len as u64).map_err(refused)?;
+                    }
                     return Board::over(fd, mapping, shape, plan);
                 }
                 Err(error) if granules <= 1 << 14 => return Err(refused(error)),
@@ -237,6 +235,19 @@ impl Board {
             region,
             plan,
             shape,
+        })
+    }
+
+    /// Makes memory exist for all tasks there may be; to be called before the first. Takes as long as a tenth of a worker's start, which can
+    /// go on meanwhile.
+    pub(super) fn reserve_tasks(&self) -> Result<()> {
+        let (at, end) = (self.plan.cells_at as u64, self.plan.lines_at as u64);
+        memfd::reserve(self.fd(), at, end - at).map_err(|error| {
+            let message = format!(
+                "cannot create shared memory for a pool of {} workers",
+                self.shape.workers
+            );
+            Error::os(message, error)
         })
     }
 

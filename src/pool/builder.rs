@@ -3,7 +3,6 @@
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::thread::available_parallelism;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -24,6 +23,7 @@ use crate::primitive::Counter;
 use crate::ring::slot::SLOTS_MAX;
 use crate::spawn::function::Reference;
 use crate::spawn::hook;
+use crate::sys::process::processors;
 
 /// Tasks that may be unfinished at a time unless the builder says otherwise.
 const QUEUE_DEPTH: usize = 4096;
@@ -203,7 +203,7 @@ impl<S> Builder<S> {
     pub fn build(self) -> Result<Pool<S>> {
         static POOLS: Counter = Counter::new(1);
         hook::ensure_ready()?;
-        let processors = available_parallelism().map_or(1, usize::from);
+        let processors = processors();
         let workers = within(
             "workers",
             self.workers.unwrap_or(processors.min(WORKERS_MAX)),

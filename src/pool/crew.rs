@@ -117,6 +117,14 @@ impl Events for Seated {
         }
     }
 
+    fn greeted(&self) {
+        if let Some(core) = self.core.upgrade() {
+            // under the lock, so that who waits for the first worker of all has looked before, or looks after
+            drop(lock(&core.crew.seats));
+            core.crew.changed.notify_all();
+        }
+    }
+
     fn ended(&self, end: End) {
         let Some(core) = self.core.upgrade() else {
             return;
@@ -388,6 +396,7 @@ impl Core {
             for worker in from..workers {
                 self.start(worker, 0)?;
             }
+            self.memory.board.reserve_tasks()?;
             self.wait_ready(0..workers)
         });
         if let Err(error) = started {
@@ -408,7 +417,11 @@ impl Core {
             return Ok(0);
         }
         self.start(0, 0)?;
-        self.wait_ready(0..1)?;
+        let proven = self.crew.wait_for(Wait::Forever, |seats| {
+            let failed = seats.failure.take().map(Err);
+            failed.or_else(|| child::is_proven().then_some(Ok(())))
+        });
+        proven.unwrap_or(Ok(()))?;
         Ok(1)
     }
 

@@ -56,6 +56,13 @@ pub(crate) struct Launch {
 /// Whether a child of this program has been seen to recognise itself: until then one is started alone.
 static PROVEN: Flag = Flag::new();
 
+/// Tells the child at the other end of `control` what to do.
+pub(super) fn tell(control: &Socket, launch: &Launch) -> io::Result<()> {
+    let descriptors: Vec<BorrowedFd<'_>> = launch.descriptors.iter().map(AsFd::as_fd).collect();
+    let words = launch.start.to_bytes(&Hello::own(hook::offset()));
+    control.send(&words, &descriptors, false)
+}
+
 /// See [`PROVEN`].
 pub(crate) fn is_proven() -> bool {
     PROVEN.is_raised()
@@ -93,9 +100,9 @@ pub(super) struct Entry {
 
 /// Where a child stands.
 enum Phase {
-    /// Started, hello not heard; to be told `launch` then.
+    /// Started, hello not heard; to be told `launch` then, unless it was told already.
     Starting {
-        launch: Launch,
+        launch: Option<Launch>,
         deadline: Instant,
         process: process::Child,
     },
@@ -206,9 +213,10 @@ impl fmt::Debug for Child {
 }
 
 impl Entry {
-    /// A child that was just started as `process`, with the other end of `control`.
+    /// A child that was just started as `process`, with the other end of `control`; `told` if it finds there what to do.
     pub(super) fn new(
         launch: Launch,
+        told: bool,
         control: Socket,
         process: process::Child,
         events: Arc<dyn Events>,
@@ -228,7 +236,7 @@ impl Entry {
             ending: Flag::new(),
             let_be: Flag::new(),
             phase: Mutex::new(Phase::Starting {
-                launch,
+                launch: (!told).then_some(launch),
                 deadline: Instant::now() + HELLO_LIMIT,
                 process,
             }),
@@ -345,6 +353,7 @@ impl Entry {
             let late = Instant::now() >= deadline;
             if socket_fired || late {
                 self.greet(ready); // who is late may have said it since it was last looked
+                self.hear(); // one that was told before has gone on meanwhile
             }
             if late && self.hello_due().is_some() {
                 let why = format!(
@@ -379,7 +388,7 @@ impl Entry {
         *lock(&self.look_at) = Some(Instant::now());
     }
 
-    /// Takes the hello and answers it.
+    /// Takes the hello, and answers it if nothing was said before.
     fn greet(&self, ready: &Epoll) {
         let message = match self.control.receive(false) {
             Ok(Some(message)) => message,
@@ -403,10 +412,7 @@ impl Entry {
             launch, process, ..
         } = std::mem::replace(&mut *phase, Phase::Over)
         {
-            let descriptors: Vec<BorrowedFd<'_>> =
-                launch.descriptors.iter().map(AsFd::as_fd).collect();
-            let words = launch.start.to_bytes();
-            let sent = self.control.send(&words, &descriptors, false);
+            let sent = launch.map_or(Ok(()), |launch| tell(&self.control, &launch));
             let deadline = self
                 .limit
                 .and_then(|(limit, pause)| Instant::now().checked_add(limit.saturating_add(pause)));

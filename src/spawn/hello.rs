@@ -7,7 +7,7 @@ use crate::spawn::function::Reference;
 use crate::sys::image::Image;
 
 /// Counts up with every change of these messages.
-const PROTOCOL: u32 = 1;
+const PROTOCOL: u32 = 2;
 
 pub(crate) const MARKER: &CStr = c"MULTIPROC_WORKER";
 pub(crate) const MARKER_PREFIX: &[u8] = b"MULTIPROC_WORKER=";
@@ -128,8 +128,10 @@ pub(crate) struct Start {
 }
 
 impl Start {
-    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+    /// The message, from a parent that would say `hello`.
+    pub(crate) fn to_bytes(&self, hello: &Hello) -> Vec<u8> {
         let value = (
+            hello.to_bytes(),
             self.entry.to_words(),
             &self.thread_name,
             self.stack_size,
@@ -138,14 +140,17 @@ impl Start {
         postcard::to_allocvec(&value).expect("plain values encode")
     }
 
-    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let (entry, thread_name, stack_size, bytes) = postcard::from_bytes(bytes).ok()?;
-        Some(Self {
+    /// What a message says, and which hello its sender would say: it comes before the parent has heard ours.
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<(Option<Hello>, Self)> {
+        let (hello, entry, thread_name, stack_size, bytes): (Vec<u8>, _, _, _, _) =
+            postcard::from_bytes(bytes).ok()?;
+        let start = Self {
             entry: Reference::from_words(entry),
             thread_name,
             stack_size,
             bytes,
-        })
+        };
+        Some((Hello::from_bytes(&hello), start))
     }
 }
 

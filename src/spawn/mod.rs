@@ -5,7 +5,7 @@
 //! supervisor::start                                 .init_array -> hook::take_over        (before main)
 //!   socketpair, marker in the environment  ------>    marker? parent? offset of the hook? -> worker::serve
 //!   hello: same build?                     <------    Hello { build, hook, .. } + pidfd
-//!   Start { entry function, bytes, fds }   ------>    entry(Arrival) on a thread of its own
+//!   Start { entry function, bytes, fds }   ------>    same build? entry(Arrival) on a thread of its own
 //!   messages                               <----->    Control
 //!   pidfd readable: reap, Events::ended               control socket hangs up: end within 25 ms
 //! ```

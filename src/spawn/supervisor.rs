@@ -15,7 +15,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::error::{Error, Result};
-use crate::spawn::child::{Child, Entry, Events, Launch, lock, watch};
+use crate::spawn::child::{self, Child, Entry, Events, Launch, lock, watch};
 use crate::spawn::hello::{MARKER, Marker};
 use crate::spawn::hook;
 use crate::sys::fork::PerProcess;
@@ -31,6 +31,12 @@ pub(crate) fn start(launch: Launch, events: Arc<dyn Events>) -> Result<Child> {
     let supervisor = Supervisor::own()?;
     let refused = |error| Error::os("cannot start a worker process", error);
     let (ours, theirs) = Socket::pair().map_err(refused)?;
+    // one that does not recognise itself would find these words at its stdin, so the first of all is told after its hello; all others save
+    // the way there and back
+    let told = child::is_proven();
+    if told {
+        child::tell(&ours, &launch).map_err(refused)?;
+    }
     let marker = Marker {
         parent: process::id().cast_signed(),
         hook: hook::offset(),
@@ -47,7 +53,7 @@ pub(crate) fn start(launch: Launch, events: Arc<dyn Events>) -> Result<Child> {
         .spawn()
         .map_err(refused)?;
     drop(command); // holds the child's end of the socket
-    let entry = Arc::new(Entry::new(launch, ours, process, events));
+    let entry = Arc::new(Entry::new(launch, told, ours, process, events));
     match supervisor.add(&entry) {
         Ok(()) => Ok(Child::of(entry)),
         Err(error) => {

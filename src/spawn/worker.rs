@@ -209,18 +209,23 @@ pub(crate) fn serve(control: OwnedFd, hook: usize, parent: i32) -> ! {
     // without a pidfd (Linux before 5.3) the parent makes do with the socket's hang-up
     let own = pidfd::own().ok();
     let descriptors: Vec<BorrowedFd<'_>> = own.iter().map(AsFd::as_fd).collect();
-    if socket
-        .send(&Hello::own(hook).to_bytes(), &descriptors, true)
-        .is_err()
-    {
+    let hello = Hello::own(hook);
+    if socket.send(&hello.to_bytes(), &descriptors, true).is_err() {
         entry::quit(exit::PARENT_GONE);
     }
     drop(own);
     let Ok(Some(message)) = socket.receive(true) else {
         entry::quit(exit::PARENT_GONE)
     };
-    let Some(start) = Start::from_bytes(&message.bytes) else {
-        refuse(&socket, "it was sent words it does not understand")
+    let start = match Start::from_bytes(&message.bytes) {
+        Some((Some(parents), start)) if parents == hello => start,
+        // the parent finds that by our hello, says so, and ends us: nothing is to be done for it until then
+        Some(_) => loop {
+            if !matches!(socket.receive(true), Ok(Some(_))) {
+                entry::quit(exit::PARENT_GONE)
+            }
+        },
+        None => refuse(&socket, "it was sent words it does not understand"),
     };
     let resolved = match start.entry.resolve::<Option<Arrival>>() {
         Ok(resolved) => resolved,
