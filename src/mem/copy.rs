@@ -1,7 +1,8 @@
 //! Copies in and out of shared memory, the large ones by two processors.
 
-use std::sync::OnceLock;
 use std::thread;
+
+use crate::sys::process::processors;
 
 /// From this size on half of a copy is worth a thread, which costs some 30 us: 8 MiB take ten times as long.
 const HALVED: usize = 8 << 20;
@@ -47,13 +48,23 @@ impl Half {
 /// # Safety
 ///
 /// As for [`copy_nonoverlapping`](std::ptr::copy_nonoverlapping), for any thread.
+#[inline]
 pub(super) unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
     if len < HALVED {
         // SAFETY: the caller's contract.
         return unsafe { std::ptr::copy_nonoverlapping(from, to, len) };
     }
+    // SAFETY: the caller's contract.
+    unsafe { copy_in_halves(from, to, len) };
+}
+
+/// # Safety
+///
+/// As for [`copy`].
+#[cold]
+unsafe fn copy_in_halves(from: *const u8, to: *mut u8, len: usize) {
     let whole = Half { from, to, len };
-    if !has_two_processors() {
+    if processors() < 2 {
         // SAFETY: the caller's contract.
         return unsafe { whole.copy() };
     }
@@ -81,11 +92,6 @@ pub(super) unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
         // SAFETY: as for the second.
         unsafe { first.copy() };
     });
-}
-
-fn has_two_processors() -> bool {
-    static PROCESSORS: OnceLock<usize> = OnceLock::new();
-    *PROCESSORS.get_or_init(|| thread::available_parallelism().map_or(1, usize::from)) > 1
 }
 
 #[cfg(test)]

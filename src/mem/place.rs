@@ -90,6 +90,7 @@ impl Region {
     }
 
     /// Address of `len` bytes at `offset`, aligned to `align`.
+    #[inline]
     pub(crate) fn pointer(
         &self,
         offset: usize,
@@ -153,6 +154,7 @@ impl Region {
     ///
     /// The caller has this stretch to itself by protocol (a slot in its hands, a span of its own); a process that breaks the protocol
     /// spoils the bytes, not this process.
+    #[inline]
     pub(crate) fn write(&self, offset: usize, bytes: &[u8]) -> Result<(), OutOfRegion> {
         let to = self.pointer(offset, bytes.len(), 1)?;
         // SAFETY: `to..to + len` is inside the mapping (checked above), and writable, and a Rust slice never overlaps it (contract of `new`).
@@ -161,6 +163,7 @@ impl Region {
     }
 
     /// Copies the bytes from `offset` on into `bytes`. See [`write`](Self::write) for who may be writing meanwhile.
+    #[inline]
     pub(crate) fn read(&self, offset: usize, bytes: &mut [u8]) -> Result<(), OutOfRegion> {
         let from = self.pointer(offset, bytes.len(), 1)?;
         // SAFETY: as in `write`.

@@ -29,8 +29,8 @@ use crate::sync::lent::{Borrowed, Lending, Writer};
 use crate::sync::mutex::RawLock;
 use crate::sys::clock::Wait;
 
-/// Messages for each worker, where a call has more chunks than that: so many that a slow one at the end costs little.
-const MESSAGES: usize = 64;
+/// The last messages hold such a part of a worker's share of the chunks, where there are so many: a slow one at the end costs little.
+const LAST: usize = 64;
 
 /// Calls `fn(&mut [T]) -> R`.
 struct Bare<T, L, R>(PhantomData<fn(T, L) -> R>);
@@ -275,7 +275,12 @@ impl<S> Chunked<'_, S> {
         self.chunk_for(1)?;
         let mut lending = array.lend()?;
         let count = array.len().div_ceil(len);
-        let per_message = self.chunk_for(count.div_ceil(MESSAGES * self.pool().workers))?;
+        let workers = self.pool().workers;
+        // guided self-scheduling (Polychronopoulos and Kuck, 1987): each message is half of a worker's share of what is left
+        let per_message = |left: usize| {
+            let least = count.div_ceil(LAST * workers);
+            self.chunk_for(left.div_ceil(2 * workers).max(least))
+        };
         let context = context_bytes(context, array, lending.number(), len)?;
         let job = Job::new(count, None);
         let template = Template {
@@ -334,12 +339,12 @@ fn submit<T: Pod, L: RawLock>(
     template: &Template,
     job: &Arc<Job>,
     count: usize,
-    per_message: usize,
+    per_message: impl Fn(usize) -> Result<usize>,
     lending: &mut Lending<'_, T, L>,
 ) -> Result<()> {
     let mut first = 0;
     while first < count {
-        let indices: Vec<u64> = (first..count.min(first + per_message))
+        let indices: Vec<u64> = (first..count.min(first + per_message(count - first)?))
             .map(|n| n as u64)
             .collect();
         let input = encode_range(core, &indices, 0, indices.len())?;
@@ -379,9 +384,10 @@ impl<S> Pool<S> {
     /// copied. The last chunk may be shorter. Returns when all are done.
     ///
     /// The array is locked for the call, as by [`Array::lock`], so nobody sees it half written; the call waits for the lock. Each worker maps
-    /// the array once. A message, of as many chunks as give each worker 64 messages or of one, costs about a microsecond beside the work, two
-    /// system calls among it; [`chunk_size`](Pool::chunk_size) sets how many go in one. A chunk costs some bytes besides, so give it thousands
-    /// of elements rather than ten. `f` must not lock the same array: that is a [`Deadlock`](ErrorKind::Deadlock) error there.
+    /// the array once. A message costs about a microsecond beside the work, two system calls among it. The first messages hold half of a
+    /// worker's share of the chunks, those that follow half of what is left, down to a 64th of a share or one chunk;
+    /// [`chunk_size`](Pool::chunk_size) sets how many go in each. A chunk costs some bytes besides, so give it thousands of elements rather
+    /// than ten. `f` must not lock the same array: that is a [`Deadlock`](ErrorKind::Deadlock) error there.
     ///
     /// # When processes die
     ///

@@ -3,7 +3,9 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use crate::codec;
+use bytemuck::Pod;
+
+use crate::codec::{self, Numbers};
 use crate::handle::{self, Source};
 use crate::mem::arena::GRANULE;
 use crate::mem::place::Region;
@@ -132,6 +134,30 @@ impl Input {
             .append_to(at, len as usize, &mut self.buffer)
             .map_err(|error| error.to_string())?;
         Ok(&self.buffer)
+    }
+}
+
+/// The next of the bare numbers that are the arguments, without moving the cursor.
+impl Numbers for (&Input, &wire::Task) {
+    fn append_to<N: Pod>(self, count: usize, numbers: &mut Vec<N>) -> bool {
+        let (input, task) = self;
+        let at = input.cursor;
+        let len = count.saturating_mul(size_of::<N>()) as u64;
+        let Some(end) = at.checked_add(len).filter(|end| *end <= task.len) else {
+            return false;
+        };
+        match task.place {
+            Place::Inline => {
+                let bytes = input.inline.get(at as usize..end as usize);
+                let each = bytes.unwrap_or_default().chunks_exact(size_of::<N>());
+                numbers.extend(each.map(bytemuck::pod_read_unaligned::<N>));
+                bytes.is_some()
+            }
+            Place::Granule(first) => {
+                let start = first as usize * GRANULE + at as usize;
+                input.shared.append_to(start, count, numbers).is_ok()
+            }
+        }
     }
 }
 

@@ -178,6 +178,9 @@ impl Output {
     }
 }
 
+/// Bare numbers taken at a time: 4 KiB of the longest.
+const BATCH: usize = 256;
+
 /// Runs the items of a task of several. The error is one that spoils all that is left.
 pub(super) fn run_many<A: Argument, R: Serialize + 'static>(
     task: &wire::Task,
@@ -197,8 +200,28 @@ pub(super) fn run_many<A: Argument, R: Serialize + 'static>(
             return Ok(());
         }
     };
+    let mut numbers = task
+        .plain
+        .then(|| Vec::with_capacity(BATCH.min(items as usize)));
     while entries.count < items {
         let end = guarded(|| -> Result<(), Error> {
+            // bare numbers are taken from shared memory many at a time; each is counted as any item is
+            while let Some(numbers) = &mut numbers
+                && entries.count < items
+            {
+                let count = BATCH.min((items - entries.count) as usize);
+                numbers.clear();
+                if !codec::append_raw(numbers, count, (&*input, task)) {
+                    break;
+                }
+                for argument in numbers.drain(..) {
+                    input.cursor += size_of::<A>() as u64;
+                    entries.report(true);
+                    entries.output.current.next_item();
+                    entries.value(&function(argument))?;
+                    entries.done();
+                }
+            }
             while entries.count < items {
                 entries.report(true);
                 entries.output.current.next_item();
@@ -264,6 +287,7 @@ impl<'a> Entries<'a> {
         self.output.no_memory(why);
     }
 
+    #[inline]
     fn report(&self, running: bool) {
         let (plain, count, granule) = (self.plain.is_some(), self.count, self.span.first);
         self.output.line().report(Progress {
@@ -275,6 +299,7 @@ impl<'a> Entries<'a> {
     }
 
     /// Counts the item whose result was just written.
+    #[inline]
     fn done(&mut self) {
         self.count += 1;
         self.counted = self.used;
@@ -331,6 +356,7 @@ impl<'a> Entries<'a> {
         Ok(())
     }
 
+    #[inline]
     fn append(&mut self, bytes: &[u8]) -> Result<()> {
         let inside = |error: OutOfRegion| corrupted(&error.to_string());
         if self.used + bytes.len() > self.span.len() {

@@ -54,6 +54,7 @@ const RUNNING: u64 = 1 << 62;
 const PLAIN: u64 = 1 << 61;
 
 impl Progress {
+    #[inline]
     fn pack(self) -> u64 {
         let flags =
             VALID | if self.running { RUNNING } else { 0 } | if self.plain { PLAIN } else { 0 };
@@ -78,6 +79,7 @@ impl Line {
     }
 
     /// Says how far the task is. Results that `count` includes are written before.
+    #[inline]
     pub(crate) fn report(&self, progress: Progress) {
         // ORDERING: Release: the parent that reads the count, with Acquire after this process has ended, sees the results.
         self.progress.store(progress.pack(), Ordering::Release);

@@ -88,6 +88,7 @@ impl Current {
     }
 
     /// The next item of the same task begins; kept only if there is a limit for items.
+    #[inline]
     pub(crate) fn next_item(&self) {
         if self.limit.is_some() {
             // ORDERING: Relaxed; the AcqRel in `advance` publishes it. The word goes from odd to odd in one step: `end_task` must not find
