@@ -229,6 +229,21 @@ mod tests {
     }
 
     #[test]
+    fn memory_serves_again_if_it_is_neither_too_small_nor_twice_too_large() {
+        let over = |spare: Vec<u16>, len: usize| {
+            let was = spare.as_ptr();
+            let vector = from_raw_over(Some(spare), len, |to| to.fill(3));
+            let vector: Vec<u16> = vector.unwrap().unwrap();
+            assert_eq!(vector, vec![0x0303; len / 2]);
+            vector.as_ptr() == was
+        };
+        assert!(over(vec![9; 100], 200));
+        assert!(over(vec![9; 100], 100));
+        assert!(!over(vec![9; 100], 98));
+        assert!(!over(vec![9; 100], 202));
+    }
+
+    #[test]
     fn a_length_that_fits_no_number_is_an_error() {
         assert!(
             decode::<Vec<u64>>(&[1, 2, 3])

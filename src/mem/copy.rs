@@ -33,8 +33,10 @@ impl Half {
         let Self { from, to, len } = self;
         for at in (0..len).step_by(PIECE) {
             // SAFETY: inside what the caller vouches for.
-            let (from, to) = unsafe { (from.add(at), to.add(at)) };
+            let from = unsafe { from.add(at) };
             // SAFETY: as above.
+            let to = unsafe { to.add(at) };
+            // SAFETY: the caller's contract, for a part.
             unsafe { std::ptr::copy_nonoverlapping(from, to, PIECE.min(len - at)) };
         }
     }

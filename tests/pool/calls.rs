@@ -402,3 +402,24 @@ fn a_pool_may_have_any_name() {
         assert_eq!(pool.apply(|x: u8| x, 7).unwrap(), 7);
     }
 }
+
+/// Numbers are taken from shared memory many at a time: what panics in the middle takes none of its neighbours with it.
+#[test]
+fn numbers_around_one_that_panics_have_their_own_results() {
+    fn all_but_some(x: u64) -> u64 {
+        assert!(![0, 255, 256, 300, 999].contains(&x), "not {x}");
+        x * x
+    }
+    let pool = Pool::with_workers(1).unwrap();
+    let results: Vec<_> = pool.chunk_size(1000).imap(all_but_some, 0..1000).collect();
+    assert_eq!(results.len(), 1000);
+    for (x, result) in (0..).zip(results) {
+        match result {
+            Ok(value) => assert_eq!(value, x * x),
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::TaskPanicked, "{error}");
+                assert!(error.to_string().contains(&format!("not {x}")), "{error}");
+            }
+        }
+    }
+}

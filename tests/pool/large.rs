@@ -84,3 +84,65 @@ fn results_that_nobody_takes_give_their_memory_back() {
     }
     assert!(held() < 200 << 20, "{} MiB are held", held() >> 20);
 }
+
+/// The worker decodes a vector into the memory of its last result, and the parent a result into that of the argument: neither may show
+/// anything of what was there before, whatever the lengths and types that follow each other.
+#[test]
+fn large_vectors_that_follow_each_other_are_each_their_own() {
+    fn doubled(mut numbers: Vec<u32>) -> Vec<u32> {
+        for number in &mut numbers {
+            *number *= 2;
+        }
+        numbers.truncate(numbers.len() - 3);
+        numbers
+    }
+    fn longer(mut numbers: Vec<u32>) -> Vec<u32> {
+        numbers.push(7);
+        numbers.extend_from_within(..numbers.len() / 2);
+        numbers
+    }
+    fn bytes(numbers: Vec<u32>) -> Vec<u8> {
+        numbers.iter().map(|number| *number as u8).collect()
+    }
+    let pool = Pool::with_workers(1).unwrap();
+    // around the sizes from which vectors are kept, filled by large pages, and copied in halves
+    for len in [
+        300_000,
+        1 << 18,
+        2_600_000,
+        1 << 18,
+        1_200_000,
+        5_000_000,
+        4_999_999,
+    ] {
+        let numbers: Vec<u32> = (0..len).map(|at| at ^ len).collect();
+        assert!(pool.apply(doubled, numbers.clone()).unwrap() == doubled(numbers.clone()));
+        assert!(pool.apply(longer, numbers.clone()).unwrap() == longer(numbers.clone()));
+        assert!(pool.apply(bytes, numbers.clone()).unwrap() == bytes(numbers));
+    }
+}
+
+/// A worker that was woken while the parent read its result gave back all of its memory, and reserved it anew for the next.
+#[test]
+fn results_that_follow_each_other_lie_in_the_same_memory() {
+    fn same(bytes: Vec<u8>) -> Vec<u8> {
+        bytes
+    }
+    fn faults(_: ()) -> i64 {
+        let usage = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_SELF);
+        usage.unwrap().minor_page_faults()
+    }
+    let pool = Pool::with_workers(1).unwrap();
+    let bytes = vec![1; 32 << 20];
+    for _ in 0..3 {
+        pool.apply(same, bytes.clone()).unwrap();
+    }
+    let mut fewest = i64::MAX;
+    for _ in 0..10 {
+        let before = pool.apply(faults, ()).unwrap();
+        assert!(pool.apply(same, bytes.clone()).unwrap() == bytes);
+        fewest = fewest.min(pool.apply(faults, ()).unwrap() - before);
+    }
+    // 8192 pages of each, the argument, the result and the vector
+    assert!(fewest < 1000, "{fewest} page faults of the worker for each");
+}
