@@ -5,9 +5,10 @@
 //! cargo bench --bench costs -- --write    # puts it into src/docs/performance.md
 //! ```
 //!
-//! Allocations are counted by an allocator of this program, in the caller and in the worker. For the rest the program runs itself, with
-//! one amount of work and with three times as much, and takes the difference: under callgrind for instructions of the caller, under `perf`,
-//! or `strace`, for system calls of the caller and its worker. What is not installed is named.
+//! Allocations are counted by an allocator of this program, in the caller and in the worker. For the rest the program runs itself. For
+//! instructions it leads the caller through them one by one, by `ptrace`; the worker goes on as fast as ever and falls asleep between, so a
+//! wake is among them. For system calls, of the caller and its worker, it runs under `perf`, or `strace`, with one amount of work and with
+//! three times as much, and takes the difference. What is not to be had is named.
 
 #![allow(unsafe_code, reason = "an allocator that counts")]
 #![allow(
@@ -17,12 +18,18 @@
 )]
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::fmt::Write;
 use std::hint::black_box;
+use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::{env, fs};
+
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::sys::ptrace;
+use nix::sys::signal::{Signal, raise};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::Pid;
 
 use multiproc::{Array, Event, Pool, Queue, Ring, RwLock, Semaphore, Shared, Value, spsc};
 
@@ -153,7 +160,7 @@ const OPERATIONS: [Operation; 18] = [
             }
         })
     }),
-    operation("`Pool::apply_async` and `get`, a thousand at once", || {
+    operation("`Pool::apply_async`, and `get` after many", || {
         with_worker(|pool, count| {
             for from in (0..count).step_by(1000) {
                 let submit = |x| pool.apply_async(same, x).expect("runs");
@@ -242,6 +249,8 @@ fn with_worker(mut run: impl FnMut(&Pool, u64) + 'static) -> Ready {
 const WARM_UP: u64 = 4 * SOME;
 /// A whole number of chunks and slices.
 const SOME: u64 = 3200;
+/// So many are led through one instruction at a time.
+const FEW: u64 = 320;
 
 /// What is counted of an operation; nothing where it could not be.
 struct Counted {
@@ -268,9 +277,7 @@ fn counted(index: usize, tools: &Tools) -> Counted {
     drop(ready);
     let each = |before: u64, after: u64| (after - before) as f64 / SOME as f64;
     Counted {
-        instructions: tools
-            .instructions
-            .and_then(|count| by_difference(count, index)),
+        instructions: by_steps(index, FEW).map(|count| count as f64 / FEW as f64),
         calls: tools.calls.and_then(|count| by_difference(count, index)),
         allocations: each(before, after),
         bytes: each(bytes_before, bytes_after),
@@ -289,31 +296,23 @@ fn by_difference(count: Count, index: usize) -> Option<f64> {
     Some(thrice.saturating_sub(once) as f64 / (2 * SOME) as f64)
 }
 
-/// The programs that count, where they are installed and work.
+/// What counts system calls, where it is installed and works.
 struct Tools {
-    instructions: Option<Count>,
     calls: Option<Count>,
-    described: String,
+    described: &'static str,
 }
 
 impl Tools {
     fn found() -> Self {
         let works = |count: Count| count(1, 1).is_some().then_some(count);
-        let instructions = works(by_callgrind);
         let (perf, strace) = (works(by_perf), works(by_strace));
-        let calls = perf.or(strace);
-        let described = format!(
-            "instructions by {}, system calls by {}",
-            instructions.map_or("nothing: valgrind is missing", |_| "callgrind"),
-            match (perf, strace) {
-                (Some(_), _) => "perf",
-                (None, Some(_)) => "strace, which slows them",
-                (None, None) => "nothing: perf and strace are missing",
-            }
-        );
+        let described = match (perf, strace) {
+            (Some(_), _) => "system calls by perf",
+            (None, Some(_)) => "system calls by strace, which slows them",
+            (None, None) => "perf and strace, which count system calls, are missing",
+        };
         Self {
-            instructions,
-            calls,
+            calls: perf.or(strace),
             described,
         }
     }
@@ -329,15 +328,59 @@ fn told_by(tool: &str, arguments: &[&str], index: usize, count: u64) -> Option<S
     output.status.success().then_some(told)
 }
 
-/// Of this process alone; callgrind runs it slowly and its worker does not, so hardly any is spent on waiting.
-fn by_callgrind(index: usize, count: u64) -> Option<u64> {
-    let arguments = ["--tool=callgrind", "--callgrind-out-file=/dev/null"];
-    let told = told_by("valgrind", &arguments, index, count)?;
-    let line = told
-        .lines()
-        .find_map(|line| line.split_once("Collected : "));
-    line?.1.trim().parse().ok()
+/// Instructions of the calling thread between its two marks.
+///
+/// It shares a processor with who leads it meanwhile: to another, each step would be two wakes.
+fn by_steps(index: usize, count: u64) -> Option<u64> {
+    let this = Pid::from_raw(0);
+    let anywhere = sched_getaffinity(this).ok()?;
+    let mut here = CpuSet::new();
+    here.set((0..CpuSet::count()).find(|core| anywhere.is_set(*core) == Ok(true))?)
+        .ok()?;
+    sched_setaffinity(this, &here).ok()?;
+    let steps = steps_between_marks(index, count, &anywhere, &here);
+    sched_setaffinity(this, &anywhere).ok()?;
+    steps
 }
+
+fn steps_between_marks(index: usize, count: u64, anywhere: &CpuSet, here: &CpuSet) -> Option<u64> {
+    let mut command = Command::new(env::current_exe().ok()?);
+    command.args(["--case", &index.to_string(), &count.to_string(), "marked"]);
+    let anywhere = *anywhere;
+    let begin = move || {
+        sched_setaffinity(Pid::from_raw(0), &anywhere)?;
+        Ok(ptrace::traceme()?)
+    };
+    // SAFETY: two system calls and nothing else.
+    unsafe { command.pre_exec(begin) };
+    let child = command.spawn().ok()?;
+    let pid = Pid::from_raw(i32::try_from(child.id()).ok()?);
+    let (mut steps, mut is_between) = (0, false);
+    loop {
+        let passed_on = match waitpid(pid, None).ok()? {
+            WaitStatus::Stopped(_, MARK) => {
+                is_between = !is_between;
+                sched_setaffinity(pid, here).ok()?; // of this thread alone
+                None
+            }
+            WaitStatus::Stopped(_, Signal::SIGTRAP) => {
+                steps += u64::from(is_between);
+                None
+            }
+            WaitStatus::Stopped(_, other) => Some(other),
+            WaitStatus::Exited(_, 0) => return (steps > 0).then_some(steps),
+            _ => return None,
+        };
+        if is_between {
+            ptrace::step(pid, passed_on).ok()?;
+        } else {
+            ptrace::cont(pid, passed_on).ok()?;
+        }
+    }
+}
+
+/// Where counting begins and ends: the process sends it to itself, and who leads it through swallows it.
+const MARK: Signal = Signal::SIGUSR1;
 
 /// Of this process and its worker.
 fn by_perf(index: usize, count: u64) -> Option<u64> {
@@ -357,10 +400,18 @@ fn by_strace(index: usize, count: u64) -> Option<u64> {
     words.get(3)?.parse().ok()
 }
 
+/// The table; each row is told as soon as it is counted.
 fn table(tools: &Tools) -> String {
-    let mut text = String::from(
-        "| operation | instructions | system calls | allocations (bytes) | in the worker |\n|---|---|---|---|---|\n",
+    let mut lines = Vec::new();
+    let mut say = |line: String| {
+        println!("{line}");
+        lines.push(line);
+    };
+    say(
+        "| operation | instructions | system calls | allocations (bytes) | in the worker |"
+            .to_owned(),
     );
+    say("|---|---|---|---|---|".to_owned());
     for (index, operation) in OPERATIONS.iter().enumerate() {
         let counted = counted(index, tools);
         let shown = |figure: Option<f64>, digits: usize| match figure {
@@ -372,25 +423,23 @@ fn table(tools: &Tools) -> String {
         } else {
             format!(" ({:.0})", counted.bytes)
         };
-        let _ = writeln!(
-            text,
-            "| {} | {} | {} | {}{bytes} | {} |",
+        let by_worker = counted.by_worker.map(|count| format!("{count:.2}"));
+        say(format!(
+            "| {} | {} | {} | {:.2}{bytes} | {} |",
             operation.name,
             shown(counted.instructions, 0),
             shown(counted.calls, 2),
-            shown(Some(counted.allocations), 2),
-            counted
-                .by_worker
-                .map_or(String::new(), |count| format!("{count:.2}")),
-        );
+            counted.allocations,
+            by_worker.unwrap_or_default(),
+        ));
     }
-    let _ = write!(
-        text,
-        "\nCounted on {} by `cargo bench --bench costs`: {}; instructions and allocations are the caller's.",
+    say(String::new());
+    say(format!(
+        "Counted on {} by `cargo bench --bench costs`: instructions one by one, {}; instructions and allocations are the caller's.",
         env::consts::ARCH,
         tools.described
-    );
-    text
+    ));
+    lines.join("\n")
 }
 
 /// Puts the table between the marks of the page.
@@ -407,12 +456,20 @@ fn write(table: &str) {
 
 fn main() {
     let arguments: Vec<String> = env::args().skip(1).collect();
-    if let [flag, index, count] = arguments.as_slice()
+    if let [flag, index, count, marked @ ..] = arguments.as_slice()
         && flag == "--case"
     {
         let mut ready = (OPERATIONS[index.parse::<usize>().expect("a number")].make)();
+        let count = count.parse().expect("a number");
+        let mark = || {
+            if !marked.is_empty() {
+                raise(MARK).expect("a signal to oneself");
+            }
+        };
         (ready.run)(SOME);
-        (ready.run)(count.parse().expect("a number"));
+        mark();
+        (ready.run)(count);
+        mark();
         return;
     }
     let has = |flag: &str| arguments.iter().any(|argument| argument == flag);
@@ -425,7 +482,6 @@ fn main() {
         return;
     }
     let table = table(&Tools::found());
-    println!("{table}");
     if has("--write") {
         write(&table);
     }

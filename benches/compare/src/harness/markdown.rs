@@ -41,7 +41,7 @@ pub const LINES: [Line; 19] = [
         "lock, add 1, unlock a shared `u64`",
         "lock-alone",
         &["pthread robust"],
-        WITHIN,
+        "the bare lock looks neither for a fork nor for poison, and those of one process survive nobody's death",
     ),
     line(
         "the same by two at once, in total",
