@@ -13,6 +13,7 @@ use crate::mem::place::{OutOfRegion, Placed};
 use crate::mem::shape::{Kind, Shape};
 use crate::mem::spot::Fresh;
 use crate::primitive::{AtomicU32, AtomicU64, Padded};
+use crate::ring::batch::Pushed;
 use crate::ring::mapped::Mapped;
 use crate::ring::mend::{Mended, Sums};
 use crate::ring::mpmc::{Claimed, Hand, Mpmc, Plan, Published, Spoilt};
@@ -41,7 +42,7 @@ fn spare(capacity: usize, size: usize) -> usize {
 }
 
 fn plan(capacity: usize, size: usize) -> Option<Plan> {
-    Plan::new(capacity, spare(capacity, size), size.div_ceil(8))
+    Plan::new(capacity, spare(capacity, size), size.div_ceil(8)).map(Plan::with_batches)
 }
 
 /// The ring as this process has it. Dropped, it gives its place back.
@@ -162,13 +163,14 @@ impl<T> Core<T> {
         let hand = match self.hand.get() {
             Some(hand) => hand,
             None => {
-                own = Hand::new(&ring.plan, 0, PLACES);
+                own = Hand::new(ring.plan, 0, PLACES);
                 &own
             }
         };
         ring.len(hand).unwrap_or(0) as usize
     }
 
+    #[inline]
     pub(super) fn is_inherited(&self) -> bool {
         self.born != fork::generation()
     }
@@ -242,7 +244,7 @@ impl<T> Core<T> {
                 })?
             }
         };
-        let hand = Hand::new(&self.mapped.ring().plan, place as u16, PLACES);
+        let hand = Hand::new(self.mapped.ring().plan, place as u16, PLACES);
         if let Err(second) = self.hand.set(hand) {
             // another thread was quicker
             self.members.leave(usize::from(second.me()), witness.me);
@@ -250,11 +252,13 @@ impl<T> Core<T> {
         self.hand.get().ok_or_else(|| self.forked())
     }
 
+    #[inline]
     fn items(&self) -> Gate<'_> {
         let gates: &[Padded<AtomicU32>; 2] = &self.gates;
         Gate(&gates[0].0)
     }
 
+    #[inline]
     fn room(&self) -> Gate<'_> {
         let gates: &[Padded<AtomicU32>; 2] = &self.gates;
         Gate(&gates[1].0)
@@ -383,7 +387,7 @@ impl<T> Core<T> {
             let hand = match self.hand.get() {
                 Some(hand) => hand,
                 None => {
-                    own = Hand::new(&ring.plan, dead as u16, PLACES);
+                    own = Hand::new(ring.plan, dead as u16, PLACES);
                     &own
                 }
             };
@@ -421,7 +425,77 @@ impl<T> Core<T> {
         }
         // what somebody had in hand who died may come back yet
         self.look_around();
-        Ok(claim()?.map_or(Found::Closed, Found::Item))
+        if let Some(claimed) = claim()? {
+            return Ok(Found::Item(claimed));
+        }
+        // all entries to which an item could be moved may be leased
+        let left = ring.len(hand).map_err(|what| self.spoilt(what))?;
+        Ok(if left == 0 {
+            Found::Closed
+        } else {
+            Found::Empty
+        })
+    }
+
+    /// Takes items for good, as many as there are and there is room for.
+    #[inline]
+    pub(super) fn take(&self, ring: Mpmc<'_>, hand: &Hand, items: &mut [T]) -> Result<Found<usize>>
+    where
+        T: Pod,
+    {
+        match ring.take(hand, items) {
+            Ok(0) => self.take_at_the_end(ring, hand, items),
+            Ok(count) => Ok(Found::Item(count)),
+            Err(what) => Err(self.spoilt(what)),
+        }
+    }
+
+    /// Where nothing was found: empty, or closed.
+    fn take_at_the_end(&self, ring: Mpmc<'_>, hand: &Hand, items: &mut [T]) -> Result<Found<usize>>
+    where
+        T: Pod,
+    {
+        if !ring.is_ended(hand).map_err(|what| self.spoilt(what))? {
+            return Ok(Found::Empty);
+        }
+        let mut take = || ring.take(hand, items).map_err(|what| self.spoilt(what));
+        let count = take()?;
+        if count > 0 {
+            return Ok(Found::Item(count));
+        }
+        // what somebody had in hand who died may come back yet
+        self.look_around();
+        let count = take()?;
+        Ok(if count > 0 {
+            Found::Item(count)
+        } else {
+            Found::Closed
+        })
+    }
+
+    /// Pushes the first of these items, one or several at once: how many.
+    #[inline]
+    pub(super) fn offer_some(
+        &self,
+        ring: Mpmc<'_>,
+        hand: &Hand,
+        items: &[T],
+    ) -> Result<(Offered, usize)>
+    where
+        T: Pod,
+    {
+        if ring.is_closed() {
+            return Ok((Offered::Closed, 0));
+        }
+        match ring
+            .push_batch(hand, items)
+            .map_err(|what| self.spoilt(what))?
+        {
+            Pushed::Some(count) => Ok((Offered::Taken, count)),
+            Pushed::Full => Ok((Offered::Full, 0)),
+            Pushed::Closed => Ok((Offered::Closed, 0)),
+            Pushed::NoBatch => Ok((self.offer(ring, hand, &items[0])?, 1)),
+        }
     }
 
     #[inline]

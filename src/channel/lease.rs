@@ -51,6 +51,8 @@ impl<T> Lease<T> {
         if let Some(claimed) = self.claimed.take() {
             ring.ack(claimed);
             self.core.tell_producers(1);
+            // who waits to lease may wait for a place
+            self.core.tell_consumers(1);
         }
         Ok(())
     }

@@ -20,16 +20,24 @@ use crate::sys::clock::Wait;
 /// A `Ring` is a handle, like [`Value`](crate::Value): clones of it, and what other processes make of it, are the same ring. It is named or
 /// anonymous, and travels as an argument or result of a task. Any number of threads and processes push and pop; up to 1024 handles can be at
 /// it at a time. Items are copied into shared memory once and out of it once. It costs a descriptor, and memory for all items from the
-/// beginning: for each its size and 16 to 80 bytes more, and for 128 items, or an eighth, besides.
+/// beginning: for each up to three times its size and up to 120 bytes more, and for 128 items, or an eighth, besides.
 ///
-/// Pushing costs three atomic exchanges, popping two, and no system call while nobody sleeps. A process that is stopped anywhere, in the
+/// Pushing costs three atomic exchanges, popping one, and no system call while nobody sleeps. A process that is stopped anywhere, in the
 /// middle of a push or pop as well, holds nobody up.
+///
+/// **Slices** of items of up to 512 bytes cost much less: up to 32 items (1 KiB) travel together, as a *batch*, for the price of one. Whoever
+/// comes takes as many of them as he asks for, the others stay where they are, first in line for the next. So how the items came in says nothing
+/// about how they go out: a slice is shared by who pops singly, and a long [`pop_slice`](Self::pop_slice) goes through several batches, and
+/// single items between them. An item of a batch that is leased is copied once more, to a place of its own.
 ///
 /// # When a process dies
 ///
 /// At whatever instruction it is killed, the others go on, and each item is accounted for. What it had begun to push and not pushed is gone,
-/// and counted. What it had taken and not acknowledged is **redelivered**: it comes once more, behind the others, to whoever pops then, and
-/// [says so](Lease::redelivered). [`pop`](Self::pop) acknowledges by itself before it returns; with [`lease`](Self::lease) you say when.
+/// and counted. What it had leased and not acknowledged is **redelivered**: it comes once more, behind the others, to whoever pops then, and
+/// [says so](Lease::redelivered); you say by [`ack`](Lease::ack) when an item is done. What [`pop`](Self::pop) and [`pop_slice`](Self::pop_slice)
+/// take is taken for good, by a single instruction after the items were copied: killed before it, a process has taken nothing; after it, the items
+/// are the process's own, and end with it. Items longer than 256 bytes are the exception: each is claimed before it is copied, and redelivered
+/// if the process dies in between. Of a slice, the batches that were pushed are there whole, the others not at all.
 /// The dead are noticed by whoever waits, within a tenth of a second, by who tries in vain, and by [`recover`](Self::recover). A process in
 /// another pid namespace than the creator's cannot be judged: what it holds when it dies stays with it.
 ///
@@ -128,7 +136,11 @@ impl<T: Pod> Ring<T> {
     /// # Errors
     ///
     /// `Closed`; `Forked` in a forked child; `OutOfMemory` if 1024 handles are at it already; `Corrupted` if its memory was overwritten.
+    #[inline]
     pub fn push(&self, item: T) -> Result<()> {
+        if self.push_at_once(&item) {
+            return Ok(());
+        }
         self.push_within(item, Wait::Forever).map_err(Error::from)
     }
 
@@ -137,7 +149,11 @@ impl<T: Pod> Ring<T> {
     /// # Errors
     ///
     /// [`TryPushError::Full`] or [`TryPushError::Closed`] with the item, else as [`push`](Self::push).
+    #[inline]
     pub fn try_push(&self, item: T) -> Result<(), TryPushError<T>> {
+        if self.push_at_once(&item) {
+            return Ok(());
+        }
         self.push_within(item, Wait::No)
     }
 
@@ -147,10 +163,26 @@ impl<T: Pod> Ring<T> {
     ///
     /// [`TryPushError::Timeout`] or [`TryPushError::Closed`] with the item, else as [`push`](Self::push).
     pub fn push_timeout(&self, item: T, timeout: Duration) -> Result<(), TryPushError<T>> {
+        if self.push_at_once(&item) {
+            return Ok(());
+        }
         self.push_within(item, Wait::lasting(timeout))
     }
 
+    /// Where nothing stands in the way. What does is for [`push_within`](Self::push_within), which begins anew.
     #[inline]
+    fn push_at_once(&self, item: &T) -> bool {
+        let Ok((ring, hand)) = self.core.enter() else {
+            return false;
+        };
+        let pushed = ring.push_one(hand, item);
+        if pushed {
+            self.core.tell_consumers(1);
+        }
+        pushed
+    }
+
+    #[cold]
     fn push_within(&self, item: T, wait: Wait) -> Result<(), TryPushError<T>> {
         let offered = self.core.enter().and_then(|(ring, hand)| {
             self.core
@@ -168,8 +200,8 @@ impl<T: Pod> Ring<T> {
         }
     }
 
-    /// Pushes all items in their order, and waits for room without end. Others may push in between. Returns how many were pushed: all, unless
-    /// the ring was closed meanwhile.
+    /// Pushes all items in their order, and waits for room without end. Others may push in between, but for the up to 32 items that travel
+    /// together. Returns how many were pushed: all, unless the ring was closed meanwhile.
     ///
     /// # Errors
     ///
@@ -194,10 +226,10 @@ impl<T: Pod> Ring<T> {
             let mut told = done;
             let offered = self.core.wait_for_room(wait, || {
                 while done < items.len() {
-                    match self.core.offer(ring, hand, &items[done])? {
-                        Offered::Taken => done += 1,
+                    match self.core.offer_some(ring, hand, &items[done..])? {
+                        (Offered::Taken, count) => done += count,
                         _ if done > told => break,
-                        other => return Ok(other),
+                        (other, _) => return Ok(other),
                     }
                 }
                 // consumers are to make room while we wait
@@ -220,7 +252,11 @@ impl<T: Pod> Ring<T> {
     /// # Errors
     ///
     /// `Closed` if the ring is closed and empty; `Forked`, `OutOfMemory`, `Corrupted` as for [`push`](Self::push).
+    #[inline]
     pub fn pop(&self) -> Result<T> {
+        if let Some(item) = self.pop_at_once() {
+            return Ok(item);
+        }
         self.pop_within(Wait::Forever)?
             .ok_or_else(|| self.closed("pop from"))
     }
@@ -230,7 +266,11 @@ impl<T: Pod> Ring<T> {
     /// # Errors
     ///
     /// As [`pop`](Self::pop).
+    #[inline]
     pub fn try_pop(&self) -> Result<Option<T>> {
+        if let Some(item) = self.pop_at_once() {
+            return Ok(Some(item));
+        }
         self.pop_within(Wait::No)
     }
 
@@ -240,27 +280,37 @@ impl<T: Pod> Ring<T> {
     ///
     /// `Timeout`, or those of [`pop`](Self::pop).
     pub fn pop_timeout(&self, timeout: Duration) -> Result<T> {
+        if let Some(item) = self.pop_at_once() {
+            return Ok(item);
+        }
         self.pop_within(Wait::lasting(timeout))?
             .ok_or_else(|| self.timeout("pop from"))
     }
 
-    /// `None` if none came in time.
+    /// Where an item waits. What else there is is for [`pop_within`](Self::pop_within), which begins anew.
     #[inline]
+    fn pop_at_once(&self) -> Option<T> {
+        let (ring, hand) = self.core.enter().ok()?;
+        let mut item = T::zeroed();
+        let taken = ring.take(hand, std::slice::from_mut(&mut item));
+        if !matches!(taken, Ok(1)) {
+            return None;
+        }
+        self.core.tell_producers(1);
+        Some(item)
+    }
+
+    /// `None` if none came in time.
+    #[cold]
     fn pop_within(&self, wait: Wait) -> Result<Option<T>> {
         let (ring, hand) = self.core.enter()?;
-        let found = self.core.wait_for_items(wait, || {
-            Ok(match self.core.claim(ring, hand)? {
-                Found::Item(claimed) => {
-                    let item = ring.get(&claimed);
-                    ring.ack(claimed);
-                    Found::Item(item)
-                }
-                Found::Empty => Found::Empty,
-                Found::Closed => Found::Closed,
-            })
-        });
+        let mut item = T::zeroed();
+        let place = std::slice::from_mut(&mut item);
+        let found = self
+            .core
+            .wait_for_items(wait, || self.core.take(ring, hand, place));
         match found? {
-            Found::Item(item) => {
+            Found::Item(_) => {
                 self.core.tell_producers(1);
                 Ok(Some(item))
             }
@@ -304,23 +354,9 @@ impl<T: Pod> Ring<T> {
         if items.is_empty() {
             return Ok(0);
         }
-        let found = self.core.wait_for_items(wait, || {
-            let mut count = 0;
-            for item in &mut *items {
-                match self.core.claim(ring, hand) {
-                    Ok(Found::Item(claimed)) => {
-                        *item = ring.get(&claimed);
-                        ring.ack(claimed);
-                        count += 1;
-                    }
-                    Ok(Found::Empty | Found::Closed) | Err(_) if count > 0 => break,
-                    Ok(Found::Empty) => return Ok(Found::Empty),
-                    Ok(Found::Closed) => return Ok(Found::Closed),
-                    Err(error) => return Err(error),
-                }
-            }
-            Ok(Found::Item(count))
-        });
+        let found = self
+            .core
+            .wait_for_items(wait, || self.core.take(ring, hand, items));
         match found? {
             Found::Item(count) => {
                 self.core.tell_producers(count);
@@ -335,7 +371,8 @@ impl<T: Pod> Ring<T> {
     /// is dropped before, or this process dies. Waits for an item without end.
     ///
     /// A leased item is not counted by [`len`](Self::len) and [`capacity`](Self::capacity). There is room for 8 of the largest and 128 of
-    /// the smallest at least, and for an eighth of the capacity; with more leases out, the ring is full earlier.
+    /// the smallest at least, and for an eighth of the capacity; with more leases out, the ring is full earlier, and who would lease an item
+    /// that came in a slice waits until another lease ends.
     ///
     /// # Errors
     ///

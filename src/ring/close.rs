@@ -10,6 +10,7 @@ pub(super) const CLOSED: u64 = 2;
 
 impl Mpmc<'_> {
     /// Whether no push begins any more.
+    #[inline]
     pub(crate) fn is_closed(&self) -> bool {
         // ORDERING: Acquire pairs with the AcqRel in `close`, directly or by way of the tail.
         self.closed.load(Ordering::Acquire) != 0
@@ -30,6 +31,7 @@ impl Mpmc<'_> {
     }
 
     /// Whether the end is in the ring for certain.
+    #[inline]
     pub(super) fn has_end(&self) -> bool {
         // ORDERING: Acquire, as in `is_ended`.
         self.closed.load(Ordering::Acquire) == CLOSED

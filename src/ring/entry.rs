@@ -8,6 +8,10 @@ pub(crate) enum Stage {
     Writing = 1,
     Ready = 2,
     Claimed = 3,
+    /// A batch of which some items were taken.
+    Part = 4,
+    /// An item of a batch is being moved here.
+    Moving = 5,
     /// Bits that no correct process writes.
     Broken = 255,
 }
@@ -16,14 +20,26 @@ pub(crate) enum Stage {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
     pub(crate) generation: u32,
-    /// How often it was given out and came back, up to 255.
+    /// How often it was given out and came back, up to 255. Of a batch: how many of its items are left.
     pub(crate) redelivered: u8,
     pub(crate) stage: Stage,
-    /// The member that has it, or put it in.
+    /// The member that has it, or put it in. Of a batch that is [`Part`](Stage::Part): see [`batch`](super::batch).
     pub(crate) owner: u16,
 }
 
 impl Entry {
+    /// As it is once nobody has it any more.
+    #[inline]
+    pub(super) fn free(generation: u32) -> Self {
+        Self {
+            generation,
+            redelivered: 0,
+            stage: Stage::Free,
+            owner: 0,
+        }
+    }
+
+    #[inline]
     pub(super) fn pack(self) -> u64 {
         u64::from(self.generation) << 32
             | u64::from(self.redelivered) << 24
@@ -31,12 +47,15 @@ impl Entry {
             | u64::from(self.owner)
     }
 
+    #[inline]
     pub(super) fn unpack(word: u64) -> Self {
         let stage = match (word >> 16) as u8 {
             0 => Stage::Free,
             1 => Stage::Writing,
             2 => Stage::Ready,
             3 => Stage::Claimed,
+            4 => Stage::Part,
+            5 => Stage::Moving,
             _ => Stage::Broken,
         };
         Self {
@@ -77,16 +96,19 @@ pub(super) enum Age {
     Newer,
 }
 
+#[inline]
 fn turn_mask(log2: u32) -> u64 {
     u64::MAX >> (log2 + WEIGHT_BITS + GENERATION_BITS)
 }
 
+#[inline]
 fn low(bits: u32) -> u64 {
     (1 << bits) - 1
 }
 
 impl Hint {
     /// For `weight` items, from 1 to [`WEIGHT_MAX`].
+    #[inline]
     pub(super) fn new(entry: u32, weight: u32, generation: u32) -> Self {
         debug_assert!((1..=WEIGHT_MAX).contains(&weight));
         Self {
@@ -98,6 +120,7 @@ impl Hint {
     }
 
     /// As it stands at `position` of a ring of `1 << log2` cells.
+    #[inline]
     pub(super) fn pack(self, position: u64, log2: u32) -> u64 {
         let what = u64::from(self.entry) & low(log2);
         let weight = u64::from(self.weight - 1) & low(WEIGHT_BITS);
@@ -105,6 +128,7 @@ impl Hint {
             | u64::from(self.generation)
     }
 
+    #[inline]
     pub(super) fn unpack(word: u64, log2: u32) -> Self {
         let above = word >> GENERATION_BITS;
         Self {
@@ -117,11 +141,18 @@ impl Hint {
 
     /// Whether this hint means `generation` of its entry, as far as its 20 bits tell. An alias, 2^20 uses of one entry apart, can at worst lead
     /// to an item that is whole and waits, in the ring or for room in it: it is taken before its time, no more.
+    #[inline]
     pub(super) fn means(self, generation: u32) -> bool {
         self.generation == generation & low(GENERATION_BITS) as u32
     }
 
+    /// Whether this is older than a hint at `position` would be.
+    pub(super) fn is_before(self, position: u64, log2: u32) -> bool {
+        self.age(position, log2) == Age::Older
+    }
+
     /// How this hint's turn stands against that of `position`.
+    #[inline]
     pub(super) fn age(self, position: u64, log2: u32) -> Age {
         let mask = turn_mask(log2);
         let ahead = self.turn.wrapping_sub(turn(position, log2)) & mask;
@@ -134,6 +165,7 @@ impl Hint {
 }
 
 /// How often a ring of `1 << log2` cells has gone round before `position`, counted from 1 and cut to what a hint has room for.
+#[inline]
 fn turn(position: u64, log2: u32) -> u64 {
     (position >> log2).wrapping_add(1) & turn_mask(log2)
 }
@@ -154,7 +186,7 @@ mod tests {
             prop_assert_eq!(hint.age(position, log2), Age::Due);
             prop_assert_eq!(hint.age(position + (1 << log2), log2), Age::Older);
             prop_assert_eq!(hint.age(position.wrapping_sub(1 << log2), log2), Age::Newer);
-            for stage in [Stage::Free, Stage::Writing, Stage::Ready, Stage::Claimed] {
+            for stage in [Stage::Free, Stage::Writing, Stage::Ready, Stage::Claimed, Stage::Part, Stage::Moving] {
                 let truth = Entry { generation, redelivered, stage, owner };
                 prop_assert_eq!(Entry::unpack(truth.pack()), truth);
             }

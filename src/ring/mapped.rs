@@ -50,7 +50,7 @@ impl Mapped {
         let (head, tail): (&Padded<_>, &Padded<_>) = (&self.head, &self.tail);
         let [tail, closed] = &tail.0;
         Mpmc {
-            plan: self.plan,
+            plan: &self.plan,
             head: &head.0,
             tail,
             closed,

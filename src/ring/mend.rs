@@ -59,11 +59,11 @@ impl Sums {
         }
     }
 
-    fn announce(&self, entry: u32, found: Entry) {
+    fn announce(&self, entry: u32, found: Entry, items: u64) {
         let next = self
             .sum(found.stage)
             .load(Ordering::Acquire)
-            .wrapping_add(1);
+            .wrapping_add(items);
         self.word.store(found.pack(), Ordering::Release);
         self.next.store(next, Ordering::Release);
         self.entry.store(u64::from(entry) + 1, Ordering::Release);
@@ -99,17 +99,24 @@ impl Mpmc<'_> {
         sums.settle(*self);
         let mut mended = Mended::default();
         let mut pushed = Vec::new();
-        for entry in 0..self.plan.entries {
+        self.settle_all();
+        for entry in 0..self.plan.all() {
             let Some(found) = self.entry(entry).filter(|found| found.owner == dead) else {
                 continue;
             };
             match found.stage {
                 Stage::Writing => {
                     if self.swap(entry, found, freed(found), sums) {
-                        mended.unpushed += 1;
+                        mended.unpushed += self.items_in(entry, found);
                     }
                 }
+                Stage::Moving => {
+                    // what it had moved was confirmed above
+                    self.clear_note(entry);
+                    self.free_if(entry, found);
+                }
                 Stage::Claimed => {
+                    self.clear_note(entry);
                     let again = Entry {
                         generation: found.generation.wrapping_add(1),
                         redelivered: found.redelivered.saturating_add(1),
@@ -122,7 +129,7 @@ impl Mpmc<'_> {
                     }
                 }
                 Stage::Ready => pushed.push((entry, found)),
-                Stage::Free | Stage::Broken => {}
+                Stage::Free | Stage::Part | Stage::Broken => {}
             }
         }
         if pushed.is_empty() {
@@ -130,33 +137,54 @@ impl Mpmc<'_> {
         }
         // sorted by entry, as they were found
         let mut met = vec![false; pushed.len()];
-        self.walk(|hint| {
+        self.walk(|_, hint| {
             if let Ok(at) = pushed.binary_search_by_key(&hint.entry, |(entry, _)| *entry) {
                 met[at] |= hint.means(pushed[at].1.generation);
             }
         })?;
         for ((entry, found), _) in pushed.into_iter().zip(met).filter(|(_, met)| !met) {
-            if found.redelivered > 0 {
+            if found.redelivered > 0 && !self.plan.is_batch(entry) {
                 // it was pushed once, and whoever gave it back did not come to say where it is
                 if self.entry(entry) == Some(found) {
                     self.link_again(hand, entry, found.generation, 1)?;
                 }
             } else if self.swap(entry, found, freed(found), sums) {
-                mended.unpushed += 1;
+                mended.unpushed += self.items_in(entry, found);
             }
         }
         Ok(mended)
     }
 
-    /// Calls `each` with every hint from the head to the end that was not written over meanwhile.
-    pub(super) fn walk(&self, mut each: impl FnMut(Hint)) -> Result<(), Spoilt> {
+    /// How many items an entry holds that has not been taken from.
+    fn items_in(&self, entry: u32, found: Entry) -> u64 {
+        if self.plan.is_batch(entry) {
+            u64::from(found.redelivered)
+        } else {
+            1
+        }
+    }
+
+    fn free_if(&self, entry: u32, found: Entry) {
+        if let Some(word) = self.word(entry) {
+            // ORDERING: AcqRel, as in `swap`.
+            let _ = word.compare_exchange(
+                found.pack(),
+                freed(found).pack(),
+                Ordering::AcqRel,
+                Ordering::Relaxed,
+            );
+        }
+    }
+
+    /// Calls `each` with every hint, and where it lies, from the head to the end that was not written over meanwhile.
+    pub(super) fn walk(&self, mut each: impl FnMut(u64, Hint)) -> Result<(), Spoilt> {
         // ORDERING: Acquire, as in `known_head`.
         let mut at = self.head.load(Ordering::Acquire);
         for _ in 0..self.patience() {
             let (_, hint) = self.hint_at(at);
             match hint.age(at, self.plan.log2) {
                 Age::Due => {
-                    each(hint);
+                    each(at, hint);
                     at = at.wrapping_add(u64::from(hint.weight));
                 }
                 Age::Newer => at = left_behind(self.head, at)?,
@@ -173,7 +201,7 @@ impl Mpmc<'_> {
     }
 
     fn swap(&self, entry: u32, from: Entry, to: Entry, sums: &Sums) -> bool {
-        sums.announce(entry, from);
+        sums.announce(entry, from, self.items_in(entry, from));
         // ORDERING: AcqRel: what the dead wrote is seen, and handed on with the word.
         let swapped = self.word(entry).is_some_and(|word| {
             word.compare_exchange(from.pack(), to.pack(), Ordering::AcqRel, Ordering::Relaxed)
@@ -190,10 +218,5 @@ impl Mpmc<'_> {
 }
 
 pub(super) fn freed(found: Entry) -> Entry {
-    Entry {
-        redelivered: 0,
-        stage: Stage::Free,
-        owner: 0,
-        ..found
-    }
+    Entry::free(found.generation)
 }

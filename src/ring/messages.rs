@@ -100,7 +100,7 @@ impl Messages {
     pub(crate) fn new(region: &Region, ring: Mapped, blocks: Blocks) -> Self {
         Self {
             region: region.clone(),
-            hand: Hand::new(&ring.ring().plan, 0, 1),
+            hand: Hand::new(ring.ring().plan, 0, 1),
             ring,
             blocks,
         }
@@ -108,7 +108,7 @@ impl Messages {
 
     /// Becomes member `me` of `members`.
     pub(crate) fn sit(&mut self, me: usize, members: usize) {
-        self.hand = Hand::new(&self.ring.ring().plan, me as u16, members);
+        self.hand = Hand::new(self.ring.ring().plan, me as u16, members);
     }
 
     /// How a ring for this is made.
@@ -245,7 +245,7 @@ impl Messages {
     pub(crate) fn mend(&self, dead: u16, members: usize) -> Result<u64, Spoilt> {
         let ring = self.ring.ring();
         // in its own name, so that who is killed in it leaves nothing but what the dead one has left
-        let hand = Hand::new(&ring.plan, dead, members);
+        let hand = Hand::new(ring.plan, dead, members);
         self.each_lost(dead, |entry, found| {
             if let Some(word) = ring.word(entry) {
                 // ORDERING: AcqRel: what the dead read is read before the entry is used again.

@@ -25,9 +25,11 @@
     reason = "says of its slot that it may lie in shared memory"
 )]
 
+pub(crate) mod batch;
 pub(crate) mod blocks;
 pub(crate) mod claim;
 mod close;
+mod count;
 pub(crate) mod entry;
 mod hand;
 mod in_hand;
@@ -42,3 +44,4 @@ mod recent;
 pub(crate) mod record;
 pub(crate) mod slot;
 pub(crate) mod spsc;
+mod take;

@@ -1,23 +1,26 @@
 //! The ring between strangers: many producers, many consumers, any of which may be killed or stopped at any instruction.
 //!
 //! An item lies in an *entry*: one word of truth and its payload. The ring itself holds hints, `turn | entry | weight | generation`. Positions
-//! count items: a hint of weight w at position p stands for the items p to p + w - 1, and the next hint lies at p + w.
+//! count items: a hint of weight w at position p stands for the items p to p + w - 1, and the next hint lies at p + w. Several items that are
+//! pushed together lie in a [batch](super::batch), an entry of another kind, behind one hint.
 //!
-//! **Entries**
+//! **Entries** of one item
 //!
 //! | stage | owner field | who changes it, and to what | what a death there leaves |
 //! |---|---|---|---|
 //! | `Free(g)` | - | a producer: `Writing(me, g + 1)`, by a compare-and-swap | nothing |
 //! | `Writing(p, g)` | p | p: `Ready(p, g)` once the payload is whole, or `Free(g)`, by stores | nothing was pushed: recovery frees it and counts it |
-//! | `Ready(p, g)` | p | a consumer that found its hint: `Claimed(me, g)`, by a compare-and-swap; p, which got no cell for it: `Writing(p, g)` again, by a compare-and-swap | with a hint in the ring: pushed, stays. Without: not pushed, recovery frees it; but one that was delivered before gets its hint |
+//! | `Ready(p, g)` | p | a consumer that found its hint: `Claimed(me, g)`, or, if it has copied the item, `Free(g)` at once (see [`take`](super::take)), by a compare-and-swap; p, which got no cell for it: `Writing(p, g)` again, by a compare-and-swap | with a hint in the ring: pushed, stays. Without: not pushed, recovery frees it; but one that was delivered before gets its hint |
 //! | `Claimed(q, g)` | q | q: `Free(g)` when it is done with it, or `Ready(q, g + 1)`, redelivered once more, to give it back; by stores | recovery gives it back: `Ready(recoverer, g + 1)` |
+//! | `Moving(q, g)` | q | an item of a batch is on its way here: see [`batch`](super::batch) | as there |
 //!
 //! **Cells** hold hints. A producer writes its hint over an older turn by a compare-and-swap: **that is the push**. A consumer's swap of
-//! `Ready` for `Claimed` **is the pop**. A position is *dead* when its hint means no `Ready` entry any more; dead is for ever.
+//! `Ready` for `Claimed` or `Free` **is the pop**. A position is *dead* when its hint means no `Ready` entry any more; dead is for ever.
 //!
 //! **Head** and **tail** are hints that anybody raises by a maximum, some steps late. Every position before the head is dead, since a consumer
 //! begins at a head, follows the hints without gaps, and passes dead ones only. Every position before the tail is published. So the items that wait
-//! lie from the first position that is not dead to the first that is not published, without a gap: **their number is exact**, and so is the bound.
+//! lie from the first position that is not dead to the first that is not published, without a gap, but for those of the first batch that are gone
+//! already, which its word counts: **their number is exact**, and so is the bound.
 //!
 //! **Closed** is decided in the ring as well, so that an item that was pushed is never behind the end:
 //!
@@ -32,8 +35,8 @@
 //!
 //! A death between any two instructions leaves an entry that is free, or names its owner, or waits in the ring: there is no fourth. Nobody waits for
 //! another process: each step of a loop passes a position for good or finds that another has done something. Loops are bounded all
-//! the same, for memory that somebody spoilt. There are at least as many cells as items that the entries can hold, so a cell is written over
-//! only when its position is dead, and giving back finds a cell always.
+//! the same, for memory that somebody spoilt. There are at least as many cells as items that may wait and items that may be given back besides,
+//! so a cell is written over only when its position is dead, and giving back finds a cell always.
 //!
 //! Who stops for as long as 2^38 items go by, between reading a cell and swapping it, may be deceived by an equal word; so short a window and so
 //! long a stop are taken for impossible.
@@ -41,6 +44,7 @@
 //! Sources: turns in the cells after Vyukov's bounded queue; helped head and tail after Michael and Scott (PODC 1996); naming the owner in the word
 //! that is swapped after Friedman et al., "A persistent lock-free queue for non-volatile memory" (PPoPP 2018).
 
+use super::batch::Moved;
 use super::entry::{Age, Entry, Hint, Stage};
 pub(crate) use super::hand::Hand;
 pub(crate) use super::plan::Plan;
@@ -53,7 +57,7 @@ pub(crate) struct Spoilt(pub(crate) &'static str);
 /// The shared words, borrowed: zero at the beginning.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Mpmc<'a> {
-    pub(crate) plan: Plan,
+    pub(crate) plan: &'a Plan,
     pub(crate) head: &'a AtomicU64,
     pub(crate) tail: &'a AtomicU64,
     /// Of the tail's line: producers look at both.
@@ -100,23 +104,24 @@ enum Linked {
 }
 
 impl<'a> Mpmc<'a> {
+    #[inline]
     pub(super) fn cell(&self, position: u64) -> &'a AtomicU64 {
         &self.cells[position as usize & (self.cells.len() - 1)]
     }
 
+    #[inline]
     pub(super) fn hint_at(&self, position: u64) -> (u64, Hint) {
         // ORDERING: Acquire pairs with the AcqRel swap in `link`: who sees the hint sees READY, and the head that was raised before.
         let word = self.cell(position).load(Ordering::Acquire);
         (word, Hint::unpack(word, self.plan.log2))
     }
 
+    #[inline]
     pub(super) fn word(&self, entry: u32) -> Option<&'a AtomicU64> {
-        if entry >= self.plan.entries {
-            return None;
-        }
-        self.words.get(entry as usize * self.plan.stride)
+        self.words.get(self.plan.word_at(entry)?)
     }
 
+    #[inline]
     pub(super) fn entry(&self, entry: u32) -> Option<Entry> {
         // ORDERING: Acquire pairs with the Release of whoever changed it: the payload it hands over is seen.
         let word = self.word(entry)?.load(Ordering::Acquire);
@@ -124,44 +129,44 @@ impl<'a> Mpmc<'a> {
     }
 
     /// Payload of an entry that the caller has reserved or claimed.
+    #[inline]
     pub(crate) fn payload(&self, entry: u32) -> &'a [AtomicU64] {
-        let at = self.plan.payload_at(entry);
-        self.words
-            .get(at..at + self.plan.payload)
-            .unwrap_or_default()
+        let behind = self
+            .plan
+            .word_at(entry)
+            .and_then(|at| self.words.get(at + 1..at + 1 + self.plan.payload_of(entry)));
+        behind.unwrap_or_default()
     }
 
     /// More steps than anybody needs while all keep to the rules: two rounds, and as many lost races as nobody loses in a row.
+    #[inline]
     pub(super) fn patience(&self) -> usize {
         2 * self.cells.len() + 100_000
     }
 
     /// A free entry to write to; `None` if the ring is full or all entries are in use.
+    #[inline]
     pub(crate) fn reserve(&self, hand: &Hand) -> Result<Option<Reserved>, Spoilt> {
-        // ORDERING: Relaxed; a guess that `publish` checks.
-        let tail = hand.tail.load(Ordering::Relaxed);
-        let known = tail.saturating_sub(hand.head.load(Ordering::Relaxed));
-        if known >= self.plan.capacity {
-            let (head, end) = self.head_and_end(hand)?;
-            // popped past what we saw of the end: none of that is left
-            if end.saturating_sub(head) >= self.plan.capacity {
-                return Ok(None);
-            }
+        if self.room(hand, 1)? == 0 {
+            return Ok(None);
         }
-        self.reserve_entry(hand)
+        self.reserve_entry(hand, Stage::Writing, self.plan.entries)
     }
 
-    fn reserve_entry(&self, hand: &Hand) -> Result<Option<Reserved>, Spoilt> {
-        // ORDERING: Relaxed, as above.
+    /// One of the first `among` entries, in the name of this member and in that stage.
+    #[inline]
+    pub(super) fn reserve_entry(
+        &self,
+        hand: &Hand,
+        stage: Stage,
+        among: u32,
+    ) -> Result<Option<Reserved>, Spoilt> {
+        // ORDERING: Relaxed; the swap decides.
         let mut at = hand.cursor.load(Ordering::Relaxed) as u32;
         let mut broken = false;
-        for _ in 0..self.plan.entries {
-            let entry = at;
-            at = if at + 1 < self.plan.entries {
-                at + 1
-            } else {
-                0
-            };
+        for _ in 0..among {
+            let entry = if at < among { at } else { 0 };
+            at = entry + 1;
             let word = self.word(entry).ok_or(OUTSIDE)?;
             // ORDERING: Relaxed; the swap decides.
             let seen = word.load(Ordering::Relaxed);
@@ -174,7 +179,7 @@ impl<'a> Mpmc<'a> {
             let mine = Entry {
                 generation,
                 redelivered: 0,
-                stage: Stage::Writing,
+                stage,
                 owner: hand.me,
             };
             // ORDERING: Acquire pairs with the Release in `free`: the last reader has read the payload. From here on the entry names us.
@@ -192,6 +197,7 @@ impl<'a> Mpmc<'a> {
     }
 
     /// Pushes what the entry holds as `weight` items, from 1 on.
+    #[inline]
     pub(crate) fn publish(
         &self,
         hand: &Hand,
@@ -201,11 +207,16 @@ impl<'a> Mpmc<'a> {
         let Reserved { entry, generation } = reserved;
         let ready = Entry {
             generation,
-            redelivered: 0,
+            // of a batch, how many are left
+            redelivered: if self.plan.is_batch(entry) {
+                weight as u8
+            } else {
+                0
+            },
             stage: Stage::Ready,
             owner: hand.me,
         };
-        // ORDERING: Release pairs with the Acquire of the claim's swap: who claims it sees the payload. So would he by the hint, which is released
+        // ORDERING: Release pairs with the Acquire of the look before the swap that takes it: who claims it sees the payload. So would he by the hint, which is released
         // after it.
         self.word(entry)
             .ok_or(OUTSIDE)?
@@ -224,6 +235,7 @@ impl<'a> Mpmc<'a> {
 
     /// Takes an entry back that got no place in the ring. False if somebody has it all the same, by a hint of 2^20 uses ago that he had read
     /// before he was stopped: then it was pushed and popped.
+    #[cold]
     fn withdraw(&self, entry: u32, ready: Entry) -> bool {
         let writing = Entry {
             stage: Stage::Writing,
@@ -246,13 +258,9 @@ impl<'a> Mpmc<'a> {
         self.free(reserved.entry, reserved.generation);
     }
 
-    fn free(&self, entry: u32, generation: u32) {
-        let free = Entry {
-            generation,
-            redelivered: 0,
-            stage: Stage::Free,
-            owner: 0,
-        };
+    #[inline]
+    pub(super) fn free(&self, entry: u32, generation: u32) {
+        let free = Entry::free(generation);
         if let Some(word) = self.word(entry) {
             // ORDERING: Release pairs with the Acquire in `reserve`: we have read the payload.
             word.store(free.pack(), Ordering::Release);
@@ -260,6 +268,7 @@ impl<'a> Mpmc<'a> {
     }
 
     /// Puts a hint into the ring, unless more than `limit` items would wait then, or the ring is closed and it `is_new`.
+    #[inline]
     fn link(&self, hand: &Hand, item: Hint, limit: u64, is_new: bool) -> Result<Linked, Spoilt> {
         let mut at = self.known_tail(hand);
         for _ in 0..self.patience() {
@@ -302,7 +311,7 @@ impl<'a> Mpmc<'a> {
             let end = at.wrapping_add(u64::from(item.weight));
             // ORDERING: Acquire, see `Hand`.
             if end.saturating_sub(hand.head.load(Ordering::Acquire)) > limit {
-                let head = self.first_alive(hand)?;
+                let head = self.first_waiting(hand)?;
                 if head > end {
                     at = self.known_tail(hand);
                     continue;
@@ -312,6 +321,9 @@ impl<'a> Mpmc<'a> {
                 }
             }
             let mine = item.pack(at, self.plan.log2);
+            if self.plan.is_batch(item.entry) {
+                self.note_position(item, at);
+            }
             // ORDERING: AcqRel. Release pairs with the Acquire in `hint_at`. This is the push.
             let swap =
                 self.cell(at)
@@ -330,129 +342,58 @@ impl<'a> Mpmc<'a> {
     }
 
     /// Where a search for the end begins.
-    fn known_tail(&self, hand: &Hand) -> u64 {
+    #[inline]
+    pub(super) fn known_tail(&self, hand: &Hand) -> u64 {
         // ORDERING: Acquire pairs with `raise`: what is before the tail is published.
         let tail = self.tail.load(Ordering::Acquire);
         // ORDERING: Acquire, see `Hand`.
         tail.max(hand.tail.load(Ordering::Acquire))
     }
 
-    /// Whether the item of this hint can be claimed through it: the word of its entry then.
-    fn alive(&self, hint: Hint) -> Result<Option<Entry>, Spoilt> {
-        if self.is_end(hint) {
-            return Ok(None);
+    /// The word of the entry of the hint at `at`, if something of it waits. What follows from it is for the swap that compares with it.
+    #[inline]
+    pub(super) fn alive(&self, at: u64, hint: Hint) -> Result<Option<Entry>, Spoilt> {
+        if self.plan.is_batch(hint.entry) {
+            return self.batch_alive(at, hint);
         }
         let entry = self.entry(hint.entry).ok_or(OUTSIDE)?;
         let alive = entry.stage == Stage::Ready && hint.means(entry.generation);
         Ok(alive.then_some(entry))
     }
 
-    /// The first position that is not dead. Raises the head to it.
-    fn first_alive(&self, hand: &Hand) -> Result<u64, Spoilt> {
-        let mut at = self.known_head(hand);
-        for _ in 0..self.patience() {
-            let (_, hint) = self.hint_at(at);
-            match hint.age(at, self.plan.log2) {
-                Age::Due if self.alive(hint)?.is_none() => {
-                    at = at.wrapping_add(u64::from(hint.weight));
-                    continue;
-                }
-                Age::Newer => {
-                    at = left_behind(self.head, at)?;
-                    continue;
-                }
-                Age::Due | Age::Older => {}
-            }
-            // ORDERING: Acquire, as in `link`.
-            let head = self.head.load(Ordering::Acquire);
-            if head > at {
-                at = head;
-                continue;
-            }
-            raise(self.head, at);
-            // ORDERING: Release, see `Hand`.
-            hand.head.store(at, Ordering::Release);
-            return Ok(at);
-        }
-        Err(ASTRAY)
-    }
-
-    fn known_head(&self, hand: &Hand) -> u64 {
+    #[inline]
+    pub(super) fn known_head(&self, hand: &Hand) -> u64 {
         // ORDERING: Acquire pairs with `raise`: what is before the head is dead.
         let head = self.head.load(Ordering::Acquire);
         // ORDERING: Relaxed; a claim further on is a claim by this process, of what was dead then.
         head.max(hand.next.load(Ordering::Relaxed))
     }
 
-    /// How many items wait: exact at one moment of the call, unless the ring is closed and others are at it.
-    pub(crate) fn len(&self, hand: &Hand) -> Result<u64, Spoilt> {
-        if self.is_closed() {
-            let mut count = 0;
-            self.walk(|hint| {
-                if matches!(self.alive(hint), Ok(Some(_))) {
-                    count += u64::from(hint.weight);
-                }
-            })?;
-            return Ok(count);
-        }
-        let mut waiting = 0;
-        for _ in 0..LOOKS {
-            let (head, end) = self.head_and_end(hand)?;
-            waiting = end.saturating_sub(head);
-            // nothing was pushed from before the look at the head until after it: so many waited then
-            if self.hint_at(end).1.age(end, self.plan.log2) == Age::Older {
-                break;
-            }
-        }
-        Ok(waiting)
-    }
-
-    /// The first position that is not published, and after that the first that is not dead: there were as many items at least.
-    fn head_and_end(&self, hand: &Hand) -> Result<(u64, u64), Spoilt> {
-        let mut at = self.known_tail(hand);
-        for _ in 0..self.patience() {
-            let (_, hint) = self.hint_at(at);
-            match hint.age(at, self.plan.log2) {
-                Age::Due => {
-                    if self.is_end(hint) {
-                        self.met_end();
-                    }
-                    at = at.wrapping_add(u64::from(hint.weight));
-                    continue;
-                }
-                Age::Newer => {
-                    at = left_behind(self.tail, at)?;
-                    continue;
-                }
-                Age::Older => {}
-            }
-            // ORDERING: Acquire, as in `link`.
-            let tail = self.tail.load(Ordering::Acquire);
-            if tail > at {
-                at = tail;
-                continue;
-            }
-            raise(self.tail, at);
-            // ORDERING: Release, see `Hand`.
-            hand.tail.store(at, Ordering::Release);
-            return Ok((self.first_alive(hand)?, at));
-        }
-        Err(ASTRAY)
-    }
-
     /// Takes the next item, or finds the ring empty.
+    #[inline]
     pub(crate) fn claim(&self, hand: &Hand) -> Result<Option<Claimed>, Spoilt> {
-        let mut at = self.known_head(hand);
-        // ORDERING: Relaxed; looked at for sense only.
-        if at - hand.next.load(Ordering::Relaxed).min(at) > self.cells.len() as u64 {
-            self.check_end(at)?;
-        }
+        let mut at = self.checked_head(hand)?;
         for _ in 0..self.patience() {
             let (_, hint) = self.hint_at(at);
             match hint.age(at, self.plan.log2) {
                 Age::Due => {
                     let next = at.wrapping_add(u64::from(hint.weight));
-                    let claimed = self.try_entry(hand, hint)?;
+                    let claimed = if self.plan.is_batch(hint.entry) {
+                        match self.move_one(hand, at, hint)? {
+                            Moved::Done {
+                                claimed,
+                                is_last: false,
+                            } => {
+                                hand.next.store(at, Ordering::Relaxed);
+                                return Ok(Some(claimed));
+                            }
+                            Moved::Done { claimed, .. } => Some(claimed),
+                            Moved::Dead => None,
+                            Moved::NoPlace => return Ok(None),
+                        }
+                    } else {
+                        self.try_entry(hand, at, hint)?
+                    };
                     if claimed.is_none() || next / LAZY != at / LAZY {
                         raise(self.head, next);
                     }
@@ -478,7 +419,19 @@ impl<'a> Mpmc<'a> {
         Err(ASTRAY)
     }
 
+    /// Where a search for the next item begins.
+    #[inline]
+    pub(super) fn checked_head(&self, hand: &Hand) -> Result<u64, Spoilt> {
+        let at = self.known_head(hand);
+        // ORDERING: Relaxed; looked at for sense only.
+        if at - hand.next.load(Ordering::Relaxed).min(at) > self.cells.len() as u64 {
+            self.check_end(at)?;
+        }
+        Ok(at)
+    }
+
     /// The tail is raised late, but never by a whole round.
+    #[cold]
     fn check_end(&self, at: u64) -> Result<(), Spoilt> {
         // ORDERING: Relaxed; looked at for sense only.
         let tail = self.tail.load(Ordering::Relaxed);
@@ -488,8 +441,14 @@ impl<'a> Mpmc<'a> {
         Ok(())
     }
 
-    fn try_entry(&self, hand: &Hand, hint: Hint) -> Result<Option<Claimed>, Spoilt> {
-        let Some(found) = self.alive(hint)? else {
+    #[inline]
+    pub(super) fn try_entry(
+        &self,
+        hand: &Hand,
+        at: u64,
+        hint: Hint,
+    ) -> Result<Option<Claimed>, Spoilt> {
+        let Some(found) = self.alive(at, hint)? else {
             return Ok(None);
         };
         let claimed = Entry {
@@ -543,7 +502,9 @@ impl<'a> Mpmc<'a> {
     }
 
     pub(super) fn link_anyway(&self, hand: &Hand, item: Hint) -> Result<(), Spoilt> {
-        match self.link(hand, item, self.cells.len() as u64, false)? {
+        // a batch is in the way until its last item is taken
+        let limit = self.cells.len() as u64 - u64::from(self.plan.most);
+        match self.link(hand, item, limit, false)? {
             Linked::Done => Ok(()),
             _ => Err(Spoilt("more items wait than there are entries")),
         }
@@ -554,13 +515,15 @@ impl<'a> Mpmc<'a> {
         (self.cells.len() - 1) as u32
     }
 
-    fn is_end(&self, hint: Hint) -> bool {
+    #[inline]
+    pub(super) fn is_end(&self, hint: Hint) -> bool {
         hint.entry == self.end_mark()
     }
 }
 
 /// Raises one of the two hints.
-fn raise(hint: &AtomicU64, to: u64) {
+#[inline]
+pub(super) fn raise(hint: &AtomicU64, to: u64) {
     // ORDERING: Relaxed for the look; AcqRel for the step: who reads the new value sees what it says of the cells.
     if hint.load(Ordering::Relaxed) < to {
         hint.fetch_max(to, Ordering::AcqRel);
@@ -568,6 +531,7 @@ fn raise(hint: &AtomicU64, to: u64) {
 }
 
 /// Where to go on after `at` was found written over: whoever wrote it had raised the hint before.
+#[cold]
 pub(super) fn left_behind(hint: &AtomicU64, at: u64) -> Result<u64, Spoilt> {
     // ORDERING: Acquire, as in `known_tail`.
     let raised = hint.load(Ordering::Acquire);
@@ -577,12 +541,10 @@ pub(super) fn left_behind(hint: &AtomicU64, at: u64) -> Result<u64, Spoilt> {
     Err(Spoilt("a cell is of a later turn than the ring"))
 }
 
-/// How often a count begins anew because somebody has pushed meanwhile. After that it may be too low.
-const LOOKS: usize = 100;
 /// A consumer raises the shared head when it passes a multiple of this.
-const LAZY: u64 = 8;
+pub(super) const LAZY: u64 = 8;
 pub(super) const ASTRAY: Spoilt = Spoilt("the ring's cells lead nowhere");
-const OUTSIDE: Spoilt = Spoilt("a cell names an entry that does not exist");
+pub(super) const OUTSIDE: Spoilt = Spoilt("a cell names an entry that does not exist");
 
 #[cfg(test)]
 #[path = "mpmc_tests.rs"]

@@ -17,7 +17,10 @@ struct Memory {
 
 impl Memory {
     fn new(capacity: usize, spare: usize) -> Self {
-        let plan = Plan::new(capacity, spare, 1).unwrap();
+        Self::of(Plan::new(capacity, spare, 1).unwrap())
+    }
+
+    fn of(plan: Plan) -> Self {
         let zeros = |count| (0..count).map(|_| AtomicU64::new(0)).collect();
         Self {
             plan,
@@ -31,7 +34,7 @@ impl Memory {
 
     fn ring(&self) -> Mpmc<'_> {
         Mpmc {
-            plan: self.plan,
+            plan: &self.plan,
             head: &self.head,
             tail: &self.tail,
             closed: &self.closed,
@@ -45,7 +48,7 @@ impl Memory {
     }
 
     fn stages(&self) -> Vec<Stage> {
-        let entries = 0..self.plan.entries;
+        let entries = 0..self.plan.all();
         entries
             .map(|entry| self.ring().entry(entry).unwrap().stage)
             .collect()
@@ -148,12 +151,13 @@ proptest! {
         words in proptest::collection::vec((0_u8..4, any::<u64>(), any::<u64>()), 0..60),
         pushed in 0_u64..6,
     ) {
-        let memory = Memory::new(4, 3);
+        let memory = Memory::of(Plan::new(4, 3, 1).unwrap().with_batches());
         let ring = memory.ring();
         let hand = memory.hand(1);
         for value in 0..pushed {
             push(ring, &hand, value);
         }
+        let _ = ring.push_batch(&hand, &[8_u64, 9]);
         for (what, at, bits) in words {
             let at = at as usize;
             match what {
@@ -173,6 +177,8 @@ proptest! {
                 if let Ok(Some(claimed)) = ring.claim(hand) {
                     let _ = ring.nack(hand, claimed, 1);
                 }
+                let _ = ring.push_batch(hand, &[1_u64, 2, 3]);
+                let _ = ring.take(hand, &mut [0_u64; 3]);
                 let _ = (ring.len(hand), ring.mend(hand, bits as u16));
                 let _ = ring.is_ended(hand);
             }
@@ -438,7 +444,7 @@ fn a_ring_that_is_closed_again_and_again_has_one_end() {
         }
     });
     let mut ends = 0;
-    ring.walk(|hint| ends += u64::from(hint.entry == ring.end_mark()))
+    ring.walk(|_, hint| ends += u64::from(hint.entry == ring.end_mark()))
         .unwrap();
     assert_eq!((value, ends), (1, 1));
     ring.nack(&one, claimed, 1).unwrap();
@@ -459,7 +465,7 @@ fn an_end_whose_closer_did_not_come_to_say_so_is_met() {
     ring.close(&memory.hand(2)).unwrap();
     assert_eq!(memory.closed.load(Ordering::Relaxed), CLOSED);
     let mut hints = 0;
-    ring.walk(|_| hints += 1).unwrap();
+    ring.walk(|_, _| hints += 1).unwrap();
     assert_eq!(hints, 2);
 }
 
@@ -499,7 +505,10 @@ fn what_finds_no_room_is_its_producers_alone_again() {
     let (ring, hand) = (memory.ring(), memory.hand(0));
     assert!(push(ring, &hand, 1));
     // not by `reserve`, which sees that there is no room
-    let reserved = ring.reserve_entry(&hand).unwrap().unwrap();
+    let reserved = ring
+        .reserve_entry(&hand, Stage::Writing, memory.plan.entries)
+        .unwrap()
+        .unwrap();
     let Ok(Published::Full(reserved)) = ring.publish(&hand, reserved, 1) else {
         panic!("there was room");
     };
@@ -514,3 +523,6 @@ fn what_finds_no_room_is_its_producers_alone_again() {
     ring.ack(second);
     assert!(memory.all_free());
 }
+
+#[path = "batch_tests.rs"]
+mod batches;

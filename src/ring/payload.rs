@@ -3,19 +3,51 @@
 
 use bytemuck::Pod;
 
-use super::mpmc::{Claimed, Mpmc, Reserved};
-use crate::primitive::Ordering;
+use super::mpmc::{Claimed, Hand, Mpmc, Published, Reserved};
+use crate::primitive::{AtomicU64, Ordering};
 
 impl Mpmc<'_> {
     /// Writes a value into an entry that was reserved; it has as many payload words as that takes.
     #[inline]
     pub(crate) fn put<T: Pod>(&self, reserved: &Reserved, value: &T) {
-        let parts = bytemuck::bytes_of(value).chunks(8);
-        for (word, part) in self.payload(reserved.entry).iter().zip(parts) {
-            let mut bytes = [0; 8];
-            bytes[..part.len()].copy_from_slice(part);
-            // ORDERING: Relaxed; `publish` hands it over.
-            word.store(u64::from_le_bytes(bytes), Ordering::Relaxed);
+        Self::put_all(self.payload(reserved.entry), std::slice::from_ref(value));
+    }
+
+    /// Pushes an item, if nothing stands in the way: there is room, and the ring is open and whole.
+    #[inline]
+    pub(crate) fn push_one<T: Pod>(&self, hand: &Hand, item: &T) -> bool {
+        let Ok(Some(reserved)) = self.reserve(hand) else {
+            return false;
+        };
+        self.put(&reserved, item);
+        match self.publish(hand, reserved, 1) {
+            Ok(Published::Done) => true,
+            Ok(Published::Full(reserved) | Published::Closed(reserved)) => {
+                self.abandon(reserved);
+                false
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// Writes items into payload words, each from a word of its own on.
+    #[inline]
+    pub(super) fn put_all<T: Pod>(words: &[AtomicU64], items: &[T]) {
+        // ORDERING: Relaxed for all; `publish` hands it over.
+        if size_of::<T>().is_multiple_of(8) {
+            let (parts, _) = bytemuck::cast_slice::<T, u8>(items).as_chunks::<8>();
+            for (word, part) in words.iter().zip(parts) {
+                word.store(u64::from_le_bytes(*part), Ordering::Relaxed);
+            }
+            return;
+        }
+        let each = size_of::<T>().div_ceil(8);
+        for (words, item) in words.chunks(each).zip(items) {
+            for (word, part) in words.iter().zip(bytemuck::bytes_of(item).chunks(8)) {
+                let mut bytes = [0; 8];
+                bytes[..part.len()].copy_from_slice(part);
+                word.store(u64::from_le_bytes(bytes), Ordering::Relaxed);
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! The stories, and the mistakes that they are to notice.
 
 mod arena;
+mod batches;
 mod current;
 mod deaths;
 mod gates;
@@ -64,6 +65,13 @@ pub(crate) const STORIES: &[(&str, Story)] = stories! {
         an_item_of_a_dead_producer_was_pushed_or_not
         an_item_of_a_dead_consumer_is_taken_or_redelivered
         what_a_dead_recoverer_began_is_finished_and_counted_once;
+    batches:
+        a_slice_is_shared_by_two_consumers
+        what_is_written_again_is_taken_by_nobody_who_read_it_before
+        a_ring_of_one_is_emptied_in_one_step_by_two
+        a_slice_of_a_dead_producer_was_pushed_or_not
+        an_item_of_a_slice_that_a_dead_consumer_leased_is_redelivered
+        a_move_that_a_dead_recoverer_left_is_settled_by_the_next;
     current:
         exactly_the_named_task_is_ended_or_it_was_over
         it_is_not_missed_between_two_of_its_items;
@@ -119,6 +127,14 @@ pub(crate) const CONTROLS: &[Control] = controls! {
         Some(("src/ring/mpmc.rs", "link", Torn)) => strangers::two_producers_and_one_consumer_lose_nothing;
     an_entry_reserved_in_two_steps_is_found:
         Some(("src/ring/mpmc.rs", "reserve_entry", Torn)) => strangers::two_producers_and_one_consumer_lose_nothing;
+    a_slice_taken_in_two_steps_is_found:
+        Some(("src/ring/take.rs", "take_of_batch", Torn)) => batches::a_slice_is_shared_by_two_consumers;
+    an_item_taken_in_two_steps_is_found:
+        Some(("src/ring/take.rs", "take_single", Torn)) => batches::a_ring_of_one_is_emptied_in_one_step_by_two;
+    an_item_moved_in_two_steps_is_found:
+        Some(("src/ring/batch.rs", "move_one", Torn)) => batches::an_item_of_a_slice_that_a_dead_consumer_leased_is_redelivered;
+    a_move_that_nobody_confirms_is_found:
+        Some(("src/ring/batch.rs", "confirm_move", NoSwap)) => batches::an_item_of_a_slice_that_a_dead_consumer_leased_is_redelivered;
     a_dead_consumer_that_nobody_looks_after_is_found: None => strangers::nobody_looks_after_the_dead;
     a_sleeper_without_its_fence_is_found:
         Some(("src/sync/park.rs", "park", NoFence)) => parking::no_wake_of_a_worker_is_lost;

@@ -11,14 +11,14 @@ use crate::ring::mend::Sums;
 use crate::ring::mpmc::{Hand, Mpmc, Plan, Published};
 
 /// What lies in shared memory.
-struct Memory {
-    plan: Plan,
+pub(super) struct Memory {
+    pub(super) plan: Plan,
     head: AtomicU64,
     tail: AtomicU64,
     closed: AtomicU64,
     cells: Vec<AtomicU64>,
     words: Vec<AtomicU64>,
-    sums: Sums,
+    pub(super) sums: Sums,
 }
 
 const MEMBERS: usize = 4;
@@ -30,7 +30,19 @@ impl Memory {
     }
 
     fn with_spare(capacity: usize, spare: usize) -> Arc<Self> {
-        let plan = Plan::new(capacity, spare, 2).expect("a small ring");
+        Self::of(Plan::new(capacity, spare, 2).expect("a small ring"))
+    }
+
+    /// With so many batches besides.
+    pub(super) fn with_batches(capacity: usize, spare: usize, batches: u32) -> Arc<Self> {
+        let mut plan = Plan::new(capacity, spare, 2)
+            .expect("a small ring")
+            .with_batches();
+        plan.batches = batches;
+        Self::of(plan)
+    }
+
+    fn of(plan: Plan) -> Arc<Self> {
         let zeros = |count| (0..count).map(|_| AtomicU64::new(0)).collect();
         Arc::new(Self {
             plan,
@@ -43,9 +55,9 @@ impl Memory {
         })
     }
 
-    fn ring(&self) -> Mpmc<'_> {
+    pub(super) fn ring(&self) -> Mpmc<'_> {
         Mpmc {
-            plan: self.plan,
+            plan: &self.plan,
             head: &self.head,
             tail: &self.tail,
             closed: &self.closed,
@@ -54,11 +66,11 @@ impl Memory {
         }
     }
 
-    fn hand(&self, me: u16) -> Hand {
+    pub(super) fn hand(&self, me: u16) -> Hand {
         Hand::new(&self.plan, me, MEMBERS)
     }
 
-    fn push(&self, hand: &Hand, item: u64) -> bool {
+    pub(super) fn push(&self, hand: &Hand, item: u64) -> bool {
         let ring = self.ring();
         let Some(reserved) = ring.reserve(hand).expect("whole") else {
             return false;
@@ -74,7 +86,7 @@ impl Memory {
     }
 
     /// The next item, and whether it was given out before.
-    fn pop(&self, hand: &Hand) -> Option<(u64, bool)> {
+    pub(super) fn pop(&self, hand: &Hand) -> Option<(u64, bool)> {
         let ring = self.ring();
         let claimed = ring.claim(hand).expect("whole")?;
         let [item, rest] = ring.get::<[u64; 2]>(&claimed);
@@ -90,13 +102,13 @@ impl Memory {
         items.map(|(item, _)| item).collect()
     }
 
-    fn drain(&self) -> Vec<(u64, bool)> {
+    pub(super) fn drain(&self) -> Vec<(u64, bool)> {
         let hand = self.hand(3);
         std::iter::from_fn(|| self.pop(&hand)).collect()
     }
 
     /// Nothing is lost of the ring itself: as many items as ever go in and out.
-    fn check_whole(&self) {
+    pub(super) fn check_whole(&self) {
         let hand = self.hand(3);
         for item in 0..self.plan.capacity {
             assert!(self.push(&hand, item), "less room than before");
