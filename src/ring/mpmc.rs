@@ -48,6 +48,7 @@ use super::batch::Moved;
 use super::entry::{Age, Entry, Hint, Stage};
 pub(crate) use super::hand::Hand;
 pub(crate) use super::plan::Plan;
+use super::slot::expect_write;
 use crate::primitive::{AtomicU64, Ordering};
 
 /// Memory holds what no correct process writes. Says what.
@@ -164,9 +165,15 @@ impl<'a> Mpmc<'a> {
         // ORDERING: Relaxed; the swap decides.
         let mut at = hand.cursor.load(Ordering::Relaxed) as u32;
         let mut broken = false;
+        // the step goes round all entries, not round some
+        let step = if among == self.plan.entries {
+            self.plan.step
+        } else {
+            1
+        };
         for _ in 0..among {
-            let entry = if at < among { at } else { 0 };
-            at = entry + 1;
+            let entry = if at < among { at } else { at % among };
+            at = entry + step;
             let word = self.word(entry).ok_or(OUTSIDE)?;
             // ORDERING: Relaxed; the swap decides.
             let seen = word.load(Ordering::Relaxed);
@@ -187,6 +194,10 @@ impl<'a> Mpmc<'a> {
                 word.compare_exchange(seen, mine.pack(), Ordering::Acquire, Ordering::Relaxed);
             if swap.is_ok() {
                 hand.cursor.store(u64::from(at), Ordering::Relaxed);
+                // nobody looks at the line of the next, unless the ring is about to be full
+                if let Some(next) = self.word(at) {
+                    expect_write(next);
+                }
                 return Ok(Some(Reserved { entry, generation }));
             }
         }

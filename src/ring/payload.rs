@@ -4,6 +4,7 @@
 use bytemuck::Pod;
 
 use super::mpmc::{Claimed, Hand, Mpmc, Published, Reserved};
+use super::slot::expect_write;
 use crate::primitive::{AtomicU64, Ordering};
 
 impl Mpmc<'_> {
@@ -16,6 +17,8 @@ impl Mpmc<'_> {
     /// Pushes an item, if nothing stands in the way: there is room, and the ring is open and whole.
     #[inline]
     pub(crate) fn push_one<T: Pod>(&self, hand: &Hand, item: &T) -> bool {
+        // ORDERING: Relaxed; a hint to the processor.
+        expect_write(self.cell(hand.tail.load(Ordering::Relaxed)));
         let Ok(Some(reserved)) = self.reserve(hand) else {
             return false;
         };

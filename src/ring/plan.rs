@@ -19,8 +19,29 @@ pub(crate) struct Plan {
     pub(super) stride: usize,
     /// Words from one batch to the next.
     batch_stride: usize,
+    /// From one entry to that which is used next: they lie in lines apart, so that who writes one does not meet who reads the one before.
+    pub(super) step: u32,
     /// There are `1 << log2` cells.
     pub(super) log2: u32,
+}
+
+/// A step over two lines of so many entries each, by which one comes to all of them.
+fn step(in_line: usize, entries: usize) -> u32 {
+    if in_line < 2 {
+        return 1;
+    }
+    let gcd = |mut a: usize, mut b: usize| {
+        while b > 0 {
+            (a, b) = (b, a % b);
+        }
+        a
+    };
+    let most = entries.saturating_sub(1).max(1);
+    let steps = 2 * in_line + 1..=most;
+    steps
+        .into_iter()
+        .find(|step| gcd(*step, entries) == 1)
+        .unwrap_or(1) as u32
 }
 
 /// Words in a cache line.
@@ -54,6 +75,7 @@ impl Plan {
             payload,
             stride,
             batch_stride: 0,
+            step: step(LINE / stride.min(LINE), entries),
             // one more, for the end
             log2: (entries + 1).next_power_of_two().ilog2(),
         })

@@ -11,6 +11,7 @@ use bytemuck::Pod;
 
 use super::entry::{Age, Entry, Hint, Stage};
 use super::mpmc::{ASTRAY, Hand, LAZY, Mpmc, OUTSIDE, Spoilt, left_behind, raise};
+use super::slot::expect_write;
 use crate::primitive::{AtomicU64, Ordering};
 
 /// Items longer than that are claimed before they are copied: a copy in vain costs more than to name the owner.
@@ -103,6 +104,7 @@ impl Mpmc<'_> {
             });
         }
         let word = self.word(hint.entry).ok_or(OUTSIDE)?;
+        expect_write(word);
         // ORDERING: Acquire pairs with the Release of READY: the payload is seen, or what came after it.
         let seen = word.load(Ordering::Acquire);
         let found = Entry::unpack(seen);
@@ -122,6 +124,9 @@ impl Mpmc<'_> {
 
     #[inline]
     fn take_of_batch<T: Pod>(&self, at: u64, hint: Hint, items: &mut [T]) -> Result<Taken, Spoilt> {
+        if let Some(word) = self.word(hint.entry) {
+            expect_write(word);
+        }
         let Some(found) = self.batch_alive(at, hint)? else {
             return Ok(DEAD);
         };
