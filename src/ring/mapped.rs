@@ -6,14 +6,16 @@ use crate::primitive::{AtomicU64, Padded};
 
 /// Bytes of a word that is kept apart.
 const APART: usize = size_of::<Padded<AtomicU64>>();
+const CELLS_AT: usize = 3 * APART;
 
-/// A ring in place: head, tail, cells, entries, each from a line of its own on.
+/// A ring in place: head, tail, whether it is closed, cells, entries, each from a line of its own on.
 #[derive(Clone, Debug)]
 pub(crate) struct Mapped {
     plan: Plan,
     head: Placed<Padded<AtomicU64>>,
-    /// The tail, and whether the ring is closed.
-    tail: Placed<Padded<[AtomicU64; 2]>>,
+    tail: Placed<Padded<AtomicU64>>,
+    /// WHY NOT in the tail's line: a consumer that finds nothing looks here, and a producer writes the tail with each push.
+    closed: Placed<Padded<AtomicU64>>,
     cells: Placed<[AtomicU64]>,
     words: Placed<[AtomicU64]>,
 }
@@ -25,7 +27,7 @@ impl Mapped {
     }
 
     fn words_at(plan: &Plan) -> usize {
-        2 * APART + (plan.cells() * 8).next_multiple_of(APART)
+        CELLS_AT + (plan.cells() * 8).next_multiple_of(APART)
     }
 
     /// Over the bytes from `offset` on, 128-aligned, all zero for a new ring.
@@ -39,7 +41,8 @@ impl Mapped {
             plan,
             head: region.at(offset)?,
             tail: region.at(offset + APART)?,
-            cells: region.slice(offset + 2 * APART, plan.cells())?,
+            closed: region.at(offset + 2 * APART)?,
+            cells: region.slice(offset + CELLS_AT, plan.cells())?,
             words: region.slice(words_at, plan.words())?,
         })
     }
@@ -47,11 +50,13 @@ impl Mapped {
     /// The ring itself.
     #[inline]
     pub(crate) fn ring(&self) -> Mpmc<'_> {
-        let (head, tail): (&Padded<_>, &Padded<_>) = (&self.head, &self.tail);
-        let [tail, closed] = &tail.0;
+        let [head, tail, closed] = [&self.head, &self.tail, &self.closed].map(|word| {
+            let word: &Padded<AtomicU64> = word;
+            &word.0
+        });
         Mpmc {
             plan: &self.plan,
-            head: &head.0,
+            head,
             tail,
             closed,
             cells: &self.cells,

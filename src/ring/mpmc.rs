@@ -47,6 +47,7 @@
 use super::batch::Moved;
 use super::entry::{Age, Entry, Hint, Stage};
 pub(crate) use super::hand::Hand;
+use super::plan::LINE;
 pub(crate) use super::plan::Plan;
 use super::slot::expect_write;
 use crate::primitive::{AtomicU64, Ordering};
@@ -61,7 +62,7 @@ pub(crate) struct Mpmc<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) head: &'a AtomicU64,
     pub(crate) tail: &'a AtomicU64,
-    /// Of the tail's line: producers look at both.
+    /// Seldom written, and looked at by all: in a line of its own.
     pub(crate) closed: &'a AtomicU64,
     /// As many as the plan has cells.
     pub(crate) cells: &'a [AtomicU64],
@@ -195,9 +196,7 @@ impl<'a> Mpmc<'a> {
             if swap.is_ok() {
                 hand.cursor.store(u64::from(at), Ordering::Relaxed);
                 // nobody looks at the line of the next, unless the ring is about to be full
-                if let Some(next) = self.word(at) {
-                    expect_write(next);
-                }
+                self.expect_entry(at);
                 return Ok(Some(Reserved { entry, generation }));
             }
         }
@@ -205,6 +204,24 @@ impl<'a> Mpmc<'a> {
             return Err(Spoilt("the word of an entry makes no sense"));
         }
         Ok(None)
+    }
+
+    /// Has the first two lines of an entry fetched for writing.
+    #[inline]
+    pub(super) fn expect_entry(&self, entry: u32) {
+        let Some(at) = self.plan.word_at(entry) else {
+            return;
+        };
+        if let Some(first) = self.words.get(at) {
+            expect_write(first);
+        }
+        if let Some(second) = self
+            .words
+            .get(at + LINE)
+            .filter(|_| self.plan.stride > LINE)
+        {
+            expect_write(second);
+        }
     }
 
     /// Pushes what the entry holds as `weight` items, from 1 on.

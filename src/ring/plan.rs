@@ -45,7 +45,7 @@ fn step(in_line: usize, entries: usize) -> u32 {
 }
 
 /// Words in a cache line.
-const LINE: usize = 8;
+pub(super) const LINE: usize = 8;
 /// Most payload words of a batch, and most items.
 const BATCH_WORDS: usize = 128;
 const BATCH_ITEMS: usize = 32;

@@ -11,7 +11,6 @@ use bytemuck::Pod;
 
 use super::entry::{Age, Entry, Hint, Stage};
 use super::mpmc::{ASTRAY, Hand, LAZY, Mpmc, OUTSIDE, Spoilt, left_behind, raise};
-use super::slot::expect_write;
 use crate::primitive::{AtomicU64, Ordering};
 
 /// Items longer than that are claimed before they are copied: a copy in vain costs more than to name the owner.
@@ -104,7 +103,7 @@ impl Mpmc<'_> {
             });
         }
         let word = self.word(hint.entry).ok_or(OUTSIDE)?;
-        expect_write(word);
+        self.expect_entry(hint.entry);
         // ORDERING: Acquire pairs with the Release of READY: the payload is seen, or what came after it.
         let seen = word.load(Ordering::Acquire);
         let found = Entry::unpack(seen);
@@ -124,9 +123,7 @@ impl Mpmc<'_> {
 
     #[inline]
     fn take_of_batch<T: Pod>(&self, at: u64, hint: Hint, items: &mut [T]) -> Result<Taken, Spoilt> {
-        if let Some(word) = self.word(hint.entry) {
-            expect_write(word);
-        }
+        self.expect_entry(hint.entry);
         let Some(found) = self.batch_alive(at, hint)? else {
             return Ok(DEAD);
         };
