@@ -67,6 +67,15 @@ struct Ready {
     run: Box<dyn FnMut(u64)>,
     /// Where it has a worker.
     pool: Option<Rc<Pool>>,
+    /// So many are led through one instruction at a time, at some 20 us each.
+    led: u64,
+}
+
+impl Ready {
+    fn led(mut self, count: u64) -> Self {
+        self.led = count;
+        self
+    }
 }
 
 struct Operation {
@@ -170,12 +179,14 @@ const OPERATIONS: [Operation; 18] = [
                 }
             }
         })
+        .led(128)
     }),
     operation("`Pool::map`: an item", || {
         with_worker(|pool, count| {
             let found = pool.map(same, 0..count).expect("runs");
             assert!(found.into_iter().eq(0..count));
         })
+        .led(960)
     }),
     operation("`Pool::imap`: an item", || {
         with_worker(|pool, count| {
@@ -197,6 +208,7 @@ const OPERATIONS: [Operation; 18] = [
                 assert_eq!(found.expect("runs"), x);
             }
         })
+        .led(960)
     }),
     operation("`Pool::for_each_chunk` of one chunk", || {
         let array = Array::<u64>::new(64).expect("an array");
@@ -225,6 +237,7 @@ fn each(mut run: impl FnMut() + 'static) -> Ready {
     Ready {
         run: Box::new(move |count| (0..count).for_each(|_| run())),
         pool: None,
+        led: 32,
     }
 }
 
@@ -233,6 +246,7 @@ fn by_many(mut run: impl FnMut() + 'static) -> Ready {
     Ready {
         run: Box::new(move |count| (0..count / MANY as u64).for_each(|_| run())),
         pool: None,
+        led: 320,
     }
 }
 
@@ -242,6 +256,7 @@ fn with_worker(mut run: impl FnMut(&Pool, u64) + 'static) -> Ready {
     Ready {
         run: Box::new(move |count| run(&own, count)),
         pool: Some(pool),
+        led: 32,
     }
 }
 
@@ -249,8 +264,6 @@ fn with_worker(mut run: impl FnMut(&Pool, u64) + 'static) -> Ready {
 const WARM_UP: u64 = 4 * SOME;
 /// A whole number of chunks and slices.
 const SOME: u64 = 3200;
-/// So many are led through one instruction at a time.
-const FEW: u64 = 320;
 
 /// What is counted of an operation; nothing where it could not be.
 struct Counted {
@@ -274,10 +287,12 @@ fn counted(index: usize, tools: &Tools) -> Counted {
     (ready.run)(SOME);
     let (after, bytes_after) = (allocations(()), BYTES.load(Ordering::Relaxed));
     let worker_after = in_worker(&ready.pool);
+    let led = ready.led;
     drop(ready);
     let each = |before: u64, after: u64| (after - before) as f64 / SOME as f64;
     Counted {
-        instructions: by_steps(index, FEW).map(|count| count as f64 / FEW as f64),
+        instructions: by_steps(index, led)
+            .map(|count| count.saturating_sub(tools.marks) as f64 / led as f64),
         calls: tools.calls.and_then(|count| by_difference(count, index)),
         allocations: each(before, after),
         bytes: each(bytes_before, bytes_after),
@@ -296,10 +311,12 @@ fn by_difference(count: Count, index: usize) -> Option<f64> {
     Some(thrice.saturating_sub(once) as f64 / (2 * SOME) as f64)
 }
 
-/// What counts system calls, where it is installed and works.
+/// What counts, where it is installed and works.
 struct Tools {
     calls: Option<Count>,
     described: &'static str,
+    /// Instructions of the marks themselves.
+    marks: u64,
 }
 
 impl Tools {
@@ -314,6 +331,7 @@ impl Tools {
         Self {
             calls: perf.or(strace),
             described,
+            marks: by_steps(0, 0).unwrap_or(0),
         }
     }
 }
