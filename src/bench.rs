@@ -14,7 +14,7 @@ const SLOTS: usize = 64;
 
 #[derive(Debug)]
 struct Memory {
-    head: Padded<AtomicU64>,
+    heads: [Padded<AtomicU64>; 1],
     cells: Vec<AtomicU64>,
     slots: Vec<Slot>,
     records: Vec<Slot>,
@@ -25,7 +25,7 @@ struct Memory {
 impl Memory {
     fn tasks(&self) -> Tasks<'_> {
         Tasks {
-            head: &self.head.0,
+            heads: &self.heads,
             cells: &self.cells,
             slots: &self.slots,
         }
@@ -46,7 +46,7 @@ impl RingPair {
     #[expect(clippy::new_without_default, reason = "it starts a thread")]
     pub fn new() -> Self {
         let memory = Arc::new(Memory {
-            head: Padded::default(),
+            heads: Default::default(),
             cells: (0..SLOTS).map(|_| AtomicU64::new(0)).collect(),
             slots: (0..SLOTS).map(|_| Slot::default()).collect(),
             records: (0..SLOTS).map(|_| Slot::default()).collect(),
@@ -54,10 +54,11 @@ impl RingPair {
             stop: Padded::default(),
         });
         let shared = Arc::clone(&memory);
+        let publisher = Publisher::new(memory.tasks());
         let echo = thread::spawn(move || answer(&shared));
         Self {
             memory,
-            publisher: Publisher::new(SLOTS, SLOTS),
+            publisher,
             reader: Reader::default(),
             echo: Some(echo),
         }

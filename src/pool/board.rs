@@ -1,8 +1,8 @@
 //! The board: the segment that a pool's parent and workers share.
 //!
 //! ```text
-//! control   head of the ring | the parent's bell | stop | overflow masks | idle masks | live contexts
-//! cells     one u64 for each position of the ring of tasks
+//! control   the parent's bell | stop | overflow masks | idle masks | live contexts | head of each shard of the ring of tasks
+//! cells     one u64 for each position of each shard
 //! slots     128 bytes for each task that may be outstanding
 //! lines     256 bytes for each worker: where it sleeps, how far it is, how far its records were read
 //! records   a ring of 128-byte records for each worker
@@ -51,6 +51,8 @@ pub(super) struct Shape {
 /// Offsets of a board.
 #[derive(Clone, Copy, Debug)]
 struct Plan {
+    /// Parts of the ring of tasks, and the cells of all of them.
+    shards: usize,
     cells: usize,
     cells_at: usize,
     slots_at: usize,
@@ -63,18 +65,25 @@ struct Plan {
 
 /// Byte offsets of the control words, each in a pair of lines of its own.
 mod control {
-    pub(super) const HEAD: usize = 0;
     pub(super) const BELL: usize = 128;
     pub(super) const STOP: usize = 256;
     pub(super) const OVERFLOW: usize = 512;
     pub(super) const IDLE: usize = OVERFLOW + super::MASK_WORDS * 8;
     pub(super) const CONTEXTS: usize = IDLE + super::MASK_WORDS * 8;
-    pub(super) const END: usize = CONTEXTS + super::CONTEXTS * 8;
+    pub(super) const HEADS: usize = CONTEXTS + super::CONTEXTS * 8;
+    pub(super) const END: usize = HEADS + super::SHARDS_MAX * 128;
 }
 
 /// Most workers of a pool.
 pub(super) const WORKERS_MAX: usize = 1024;
 const MASK_WORDS: usize = WORKERS_MAX / 64;
+
+/// As many workers share a shard of the ring of tasks, and up to twice as many: `docs::performance` has the reckoning.
+const WORKERS_PER_SHARD: usize = 8;
+/// Most shards of a ring.
+const SHARDS_MAX: usize = 16;
+/// Fewest cells of a shard: two lines, so that no two shards have one in common.
+const CELLS_MIN: usize = 16;
 
 impl Shape {
     fn plan(self) -> Option<Plan> {
@@ -83,8 +92,10 @@ impl Shape {
             self.slots as usize,
             self.granules as usize,
         );
+        // a power of two
+        let shards = 1 << (workers / WORKERS_PER_SHARD).clamp(1, SHARDS_MAX).ilog2();
         // I1: at least one cell for each slot, so that a publication finds room but for hints of cancelled tasks
-        let cells = slots.checked_next_power_of_two()?.max(16);
+        let cells = slots.checked_next_power_of_two()?.max(shards * CELLS_MIN);
         let mut end = control::END;
         let mut part = |len: Option<usize>| {
             let start = end.checked_next_multiple_of(PAGE)?;
@@ -98,6 +109,7 @@ impl Shape {
         let tables_at = part(workers.checked_mul(granules)?.checked_mul(4))?;
         let arenas_at = part((workers + 1).checked_mul(granules)?.checked_mul(GRANULE))?;
         Some(Plan {
+            shards,
             cells,
             cells_at,
             slots_at,
@@ -121,7 +133,7 @@ pub(super) struct Board {
     region: Region,
     plan: Plan,
     shape: Shape,
-    head: Placed<Padded<AtomicU64>>,
+    heads: Placed<[Padded<AtomicU64>]>,
     bell: Placed<Bell>,
     stop: Placed<AtomicU32>,
     overflow: Placed<[AtomicU64]>,
@@ -213,7 +225,7 @@ impl Board {
             |_: OutOfRegion| corrupted("the pool's shared memory is shorter than its plan");
         let (workers, slots) = (shape.workers as usize, shape.slots as usize);
         Ok(Board {
-            head: region.at(control::HEAD).map_err(inside)?,
+            heads: region.slice(control::HEADS, plan.shards).map_err(inside)?,
             bell: region.at(control::BELL).map_err(inside)?,
             stop: region.at(control::STOP).map_err(inside)?,
             overflow: region
@@ -265,7 +277,7 @@ impl Board {
 
     pub(super) fn tasks(&self) -> Tasks<'_> {
         Tasks {
-            head: &self.head.0,
+            heads: &self.heads,
             cells: &self.cells,
             slots: &self.slots,
         }
@@ -465,6 +477,7 @@ mod tests {
             .plan()
             .unwrap();
             assert!(plan.cells >= slots as usize);
+            assert!(plan.shards.is_power_of_two() && plan.cells / plan.shards >= CELLS_MIN);
             assert!(plan.cells_at >= control::END);
             assert!(plan.slots_at >= plan.cells_at + plan.cells * 8);
             assert!(plan.lines_at >= plan.slots_at + slots as usize * 128);
@@ -475,7 +488,28 @@ mod tests {
         }
         const {
             assert!(control::STOP >= control::BELL + 128);
-            assert!(control::BELL >= control::HEAD + 128);
+            assert!(control::HEADS.is_multiple_of(128));
+        }
+    }
+
+    #[test]
+    fn a_large_pool_has_a_shard_for_every_eight_workers() {
+        for (workers, shards) in [
+            (1, 1),
+            (8, 1),
+            (15, 1),
+            (16, 2),
+            (31, 2),
+            (64, 8),
+            (128, 16),
+            (1024, 16),
+        ] {
+            let shape = Shape {
+                workers,
+                slots: 64,
+                granules: 1 << 14,
+            };
+            assert_eq!(shape.plan().unwrap().shards, shards, "{workers}");
         }
     }
 

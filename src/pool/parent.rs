@@ -117,10 +117,10 @@ impl Core {
         processors: usize,
     ) -> Self {
         let board = &memory.board;
-        let (cells, slots) = (board.tasks().cells.len(), board.tasks().slots.len());
+        let slots = board.tasks().slots.len();
         let state = State {
             phase: Phase::Open,
-            publisher: Publisher::new(cells, slots),
+            publisher: Publisher::new(board.tasks()),
             free: (0..slots as u32).collect(),
             entries: (0..slots).map(|_| None).collect(),
             again: VecDeque::new(),

@@ -164,13 +164,18 @@ impl Worker {
         let (mut polls, mut rested) = (None, false);
         line.clear();
         while self.left != Some(0) {
+            // looked at before the claim: whatever was published earlier is found, in any shard, before this worker ends
+            let stops = Switch(board.stop()).is_on();
+            if stops {
+                self.claimer.look_everywhere();
+            }
             if let Some(claimed) = self.claimer.claim(board.tasks()) {
                 self.run(claimed);
                 line.clear();
                 (polls, rested) = (None, false);
                 continue;
             }
-            if Switch(board.stop()).is_on() {
+            if stops {
                 break;
             }
             match &mut polls {
@@ -192,9 +197,7 @@ impl Worker {
             }
             self.call.rest(if rested { 0 } else { KEEP_WARM });
             self.let_go();
-            let has_news = || {
-                board.tasks().has_news_at(self.claimer.position()) || Switch(board.stop()).is_on()
-            };
+            let has_news = || self.claimer.has_news(board.tasks()) || Switch(board.stop()).is_on();
             let limit = if rested { SLEEP_MAX } else { NAP };
             let start = Instant::now();
             park::park(

@@ -1,55 +1,120 @@
 //! The ring of tasks: one producing process, many consumers that claim in place.
 //!
-//! Position `p` of the endless sequence lies in cell `p mod N` with turn `p / N + 1`. A position is *dead* when its task can no longer be
-//! claimed through it: the slot is not READY, or of another generation. Dead is for ever, for one slot and generation.
+//! It consists of *shards*: rings of the same kind, of which the publisher fills one after the other, a task each. A claimer takes from
+//! one shard as long as there is something, and from others when there is not. A small pool has one shard, whose order is that of
+//! publication; in a large one each shard has its own line for the head and its own cells, so that few claimers meet in one.
+//!
+//! In a shard, position `p` of the endless sequence lies in cell `p mod N` with turn `p / N + 1`. A position is *dead* when its task can no
+//! longer be claimed through it: the slot is not READY, or of another generation. Dead is for ever, for one slot and generation.
 //!
 //! * The **publisher** writes slot, then cell, with plain Release stores. It overwrites a cell only when the position there is dead.
 //! * A **claimer** walks from its private position. It reads the hint, claims the slot by one compare-and-swap `READY -> RUNNING(me)`, and
-//!   passes cells it saw dead. Every eighth step, or after a dead cell, it raises the shared head to where it stands.
+//!   passes cells it saw dead. Every eighth step, or after a dead cell, it raises the shared head to where it stands; if the head is ahead
+//!   of it, it goes on there, so that what many others have taken since costs it one look and not as many as there are others.
 //! * The **head** is only a hint for claimers left behind: every position before it is dead, since each claimer starts at a head, walks
 //!   without gaps, and passes only dead cells. A claimer that dies before raising it costs the others a few steps.
 //!
+//! **No shard is forgotten.** Whoever takes the last of [`STAY`] positions goes on with the next shard, so that tasks in a shard whose
+//! claimers are all busy for long have others come by. A claimer that finds its shard empty looks through all others at once; if they are
+//! empty, too, it then looks at one of them every [`LOOK`]th time, so that those who wait do not take the lines of all shards from
+//! those who work. Before it sleeps it looks at all: [`Claimer::has_news`].
+//!
 //! Death of a claimer: before the swap the task is READY and in the ring; after it the slot names the dead as owner. There is no third.
 //! Every iteration of anybody's loop advances or claims, and no step waits for another process.
+//!
+//! | head of a shard | meaning | who changes it to what | what a death there leaves |
+//! |---|---|---|---|
+//! | 0 | nothing is known to be dead | a claimer raises it | - |
+//! | h | every position before h is dead | a claimer: to a larger one, by a maximum | it stays behind: others pass some dead cells more |
+//!
+//! | cell | meaning | who changes it to what | what a death there leaves |
+//! |---|---|---|---|
+//! | 0 | never written | the publisher: turn 1, by a store | - |
+//! | turn, slot, generation | the hint of one position | the publisher, once it is dead: the next turn, by a store | - (its death ends the pool) |
 
-use crate::primitive::{AtomicU64, Ordering};
-use crate::ring::slot::{Hint, Slot, State, Truth, turn, turn_before};
+use std::cell::Cell;
+
+use crate::primitive::{AtomicU64, Ordering, Padded};
+use crate::ring::slot::{Hint, Slot, State, turn, turn_before};
 
 /// The shared words, borrowed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tasks<'a> {
-    /// Hint: every position before it is dead. Raised by claimers only.
-    pub(crate) head: &'a AtomicU64,
-    /// A power of two of cells, at least as many as slots.
+    /// One for each shard, a power of two of them. Hint: every position before it is dead. Raised by claimers only.
+    pub(crate) heads: &'a [Padded<AtomicU64>],
+    /// The cells of all shards, one shard after the other: a power of two for each, and together at least as many as slots.
     pub(crate) cells: &'a [AtomicU64],
     pub(crate) slots: &'a [Slot],
 }
 
-impl Tasks<'_> {
-    fn log2(&self) -> u32 {
-        self.cells.len().ilog2()
+/// One shard of a ring, by its number and what each process knows for itself.
+#[derive(Clone, Copy, Debug)]
+struct Shard {
+    number: usize,
+    /// Of the number of its cells.
+    log2: u32,
+}
+
+impl Shard {
+    fn log2(cells: usize, shards: usize) -> u32 {
+        cells.trailing_zeros() - shards.trailing_zeros()
     }
 
-    fn cell(&self, position: u64) -> &AtomicU64 {
-        &self.cells[position as usize & (self.cells.len() - 1)]
+    /// Where the cell of `position` lies among those of all shards.
+    fn at(self, position: u64) -> usize {
+        self.number << self.log2 | position as usize & ((1 << self.log2) - 1)
     }
 
-    /// Whether a claimer standing at `position` would find something: the question before going to sleep. A position that was written
-    /// over since is news as well: what came after it may still wait, and the head may not have passed it.
-    pub(crate) fn has_news_at(&self, position: u64) -> bool {
+    fn turn(self, position: u64) -> u32 {
+        turn(position, self.log2)
+    }
+
+    fn hint(self, tasks: Tasks<'_>, position: u64) -> Hint {
+        // ORDERING: Acquire pairs with the publisher's Release store of the cell.
+        Hint::unpack(tasks.cells[self.at(position)].load(Ordering::Acquire))
+    }
+
+    fn head(self, tasks: Tasks<'_>) -> &AtomicU64 {
+        &tasks.heads[self.number].0
+    }
+
+    /// Whether a claimer standing at `position` would find something. A position that was written over since is news as well: what came
+    /// after it may still wait, and the head may not have passed it.
+    fn has_news_at(self, tasks: Tasks<'_>, position: u64) -> bool {
         // ORDERING: Acquire is enough here; `sync::park` orders it after the idle bit by its fence.
-        let hint = Hint::unpack(self.cell(position).load(Ordering::Acquire));
-        hint.turn != turn_before(turn(position, self.log2()))
-            || self.head.load(Ordering::Acquire) > position
+        self.hint(tasks, position).turn != turn_before(self.turn(position))
+            || self.head(tasks).load(Ordering::Acquire) > position
+    }
+
+    /// Says that every position before `position` is dead; returns up to where all are, by what anybody said.
+    fn raise(self, tasks: Tasks<'_>, position: u64) -> u64 {
+        let head = self.head(tasks);
+        // ORDERING: Acquire pairs with the swap below: who goes on at a head that another raised has seen dead what that one saw dead.
+        let raised = head.load(Ordering::Acquire);
+        if raised >= position {
+            return raised; // WHY NOT swap all the same: it would take the line from all who only look
+        }
+        // ORDERING: AcqRel: who reads the raised head also sees the cells this claimer saw dead.
+        head.fetch_max(position, Ordering::AcqRel).max(position)
     }
 }
+
+/// After so many positions of a shard a claimer goes on with the next one.
+const STAY: u64 = 64;
+/// Every so many looks in vain a claimer looks at another shard than its own.
+const LOOK: u32 = 64;
 
 /// The producing process's private side.
 #[derive(Debug)]
 pub(crate) struct Publisher {
-    tail: u64,
-    /// What this process wrote into each cell: it never reads them back.
-    written: Vec<Option<Hint>>,
+    /// Position of the next task, in each shard.
+    tails: Vec<u64>,
+    /// The shard that is next.
+    next: usize,
+    /// Of the number of cells in each shard.
+    log2: u32,
+    /// What this process wrote into each cell, 0 for nothing: it never reads them back.
+    written: Vec<u64>,
     slots: Vec<Known>,
 }
 
@@ -70,56 +135,78 @@ pub(crate) struct Audit {
     pub(crate) done: Vec<u16>,
 }
 
-/// The cell at the tail still holds a live hint: somebody must claim first.
+/// In every shard the cell at the tail still holds a live hint: somebody must claim first.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct NoRoom;
 
 impl Publisher {
-    pub(crate) fn new(cells: usize, slots: usize) -> Self {
+    /// Of a ring that nothing was ever published in. It has as many cells as slots, all shards together, so that a publication finds
+    /// room but for hints of cancelled tasks: a shard without room has a task that waits in each of its cells.
+    pub(crate) fn new(tasks: Tasks<'_>) -> Self {
+        let (shards, cells, slots) = (tasks.heads.len(), tasks.cells.len(), tasks.slots.len());
         assert!(
             cells.is_power_of_two() && cells >= slots,
             "every slot can have a hint in the ring"
         );
+        assert!(
+            shards.is_power_of_two() && shards <= cells,
+            "every shard has cells"
+        );
         Self {
-            tail: 0,
-            written: vec![None; cells],
+            tails: vec![0; shards],
+            next: 0,
+            log2: Shard::log2(cells, shards),
+            written: vec![0; cells],
             slots: vec![Known::default(); slots],
         }
     }
 
     /// Publishes `slot`, whose payload is written, under its next generation, which is returned.
     pub(crate) fn publish(&mut self, tasks: Tasks<'_>, slot: u32) -> Result<u32, NoRoom> {
-        if !self.has_room(tasks) {
+        let Some((shard, at)) = self.room(tasks) else {
             return Err(NoRoom);
-        }
-        let at = self.tail as usize & (self.written.len() - 1);
+        };
         let known = &mut self.slots[slot as usize];
         let generation = known.generation.wrapping_add(1);
         *known = Known {
             generation,
             outstanding: true,
         };
-        let ready = Truth {
-            generation,
-            state: State::Ready,
-            owner: 0,
-        };
-        // ORDERING: Release pairs with the Acquire of the claim's swap: whoever sees READY sees the payload.
-        tasks.slots[slot as usize]
-            .word
-            .store(ready.pack(), Ordering::Release);
-        let hint = Hint::new(turn(self.tail, tasks.log2()), slot, generation);
-        self.written[at] = Some(hint);
+        tasks.slots[slot as usize].offer(generation);
+        let tail = &mut self.tails[shard.number];
+        let hint = Hint::new(shard.turn(*tail), slot, generation).pack();
+        self.written[at] = hint;
         // ORDERING: Release pairs with the Acquire load in `claim`: whoever sees the hint sees READY.
-        tasks.cell(self.tail).store(hint.pack(), Ordering::Release);
-        self.tail += 1;
+        tasks.cells[at].store(hint, Ordering::Release);
+        *tail += 1;
+        self.next = (shard.number + 1) & (self.tails.len() - 1);
         Ok(generation)
     }
 
-    /// Whether the cell at the tail may be overwritten. Where it may not, a claim changes that, which nobody announces.
+    /// Whether there is a cell that may be overwritten. Where there is none, a claim changes that, which nobody announces.
     pub(crate) fn has_room(&self, tasks: Tasks<'_>) -> bool {
-        let at = self.tail as usize & (self.written.len() - 1);
-        self.is_dead(tasks, self.written[at])
+        self.room(tasks).is_some()
+    }
+
+    /// The next shard in turn whose cell at the tail may be overwritten, and which that is.
+    fn room(&self, tasks: Tasks<'_>) -> Option<(Shard, usize)> {
+        let mut number = self.next;
+        loop {
+            let shard = self.shard(number);
+            let at = shard.at(self.tails[number]);
+            if self.is_dead(tasks, self.written[at]) {
+                return Some((shard, at));
+            }
+            number = (number + 1) & (self.tails.len() - 1);
+            if number == self.next {
+                return None;
+            }
+        }
+    }
+
+    fn shard(&self, number: usize) -> Shard {
+        let log2 = self.log2;
+        Shard { number, log2 }
     }
 
     /// Notes that the task in `slot` is over: accepted, lost or cancelled.
@@ -160,11 +247,12 @@ impl Publisher {
         is_delayed: impl Fn(u32) -> bool,
     ) -> Result<Audit, &'static str> {
         // ORDERING: Relaxed; the cells are this process's own, and of the head only the value is looked at.
-        if tasks.head.load(Ordering::Relaxed) > self.tail {
-            return Err("the head of the ring lies beyond its tail");
+        let mut heads = tasks.heads.iter().zip(&self.tails);
+        if heads.any(|(head, tail)| head.0.load(Ordering::Relaxed) > *tail) {
+            return Err("a head of the ring lies beyond its tail");
         }
         let mut cells = tasks.cells.iter().zip(&self.written);
-        if cells.any(|(cell, hint)| cell.load(Ordering::Relaxed) != hint.map_or(0, Hint::pack)) {
+        if cells.any(|(cell, hint)| cell.load(Ordering::Relaxed) != *hint) {
             return Err("a cell of the ring holds another hint than was put there");
         }
         let mut found = Audit::default();
@@ -199,17 +287,14 @@ impl Publisher {
             .filter(|generation| hint.means(*generation))
     }
 
-    fn is_dead(&self, tasks: Tasks<'_>, old: Option<Hint>) -> bool {
-        let Some((old, generation)) = old.and_then(|old| Some((old, self.is_current(old)?))) else {
-            return true;
-        };
-        let truth = tasks.slots[old.slot as usize].truth();
-        truth
-            != Truth {
-                generation,
-                state: State::Ready,
-                owner: 0,
-            }
+    /// Whether what was written into a cell can be claimed no more.
+    fn is_dead(&self, tasks: Tasks<'_>, written: u64) -> bool {
+        let old = Hint::unpack(written);
+        let known = self.slots[old.slot as usize];
+        written == 0
+            || !known.outstanding
+            || !old.means(known.generation)
+            || !tasks.slots[old.slot as usize].waits(known.generation)
     }
 }
 
@@ -223,7 +308,14 @@ pub(crate) struct Claimed {
 /// A consumer's private side.
 #[derive(Debug)]
 pub(crate) struct Claimer {
-    position: u64,
+    /// Where it stands in each shard.
+    positions: Vec<u64>,
+    /// The shard it takes from.
+    own: usize,
+    /// Of the number of cells in each shard.
+    log2: u32,
+    /// Looks in a row that found nothing; 0 has it look everywhere.
+    vain: Cell<u32>,
     me: u16,
     /// Hints that named no slot: somebody wrote into the ring who should not.
     pub(crate) corrupt: u64,
@@ -232,47 +324,125 @@ pub(crate) struct Claimer {
 impl Claimer {
     pub(crate) fn new(tasks: Tasks<'_>, me: u16) -> Self {
         // ORDERING: Acquire pairs with the AcqRel raise: positions before the head were dead when it was raised.
+        let heads = tasks
+            .heads
+            .iter()
+            .map(|head| head.0.load(Ordering::Acquire));
         Self {
-            position: tasks.head.load(Ordering::Acquire),
+            positions: heads.collect(),
+            own: usize::from(me) & (tasks.heads.len() - 1),
+            log2: Shard::log2(tasks.cells.len(), tasks.heads.len()),
+            vain: Cell::new(0),
             me,
             corrupt: 0,
         }
     }
 
-    pub(crate) fn position(&self) -> u64 {
-        self.position
+    /// Whether there may be something to claim in any shard: the question before going to sleep. If so, the next
+    /// [`claim`](Self::claim) looks everywhere.
+    pub(crate) fn has_news(&self, tasks: Tasks<'_>) -> bool {
+        self.look_everywhere();
+        let mut positions = self.positions.iter().enumerate();
+        positions.any(|(number, position)| self.shard(number).has_news_at(tasks, *position))
     }
 
-    /// Takes the next task, or `None` if the ring is empty. Ends after two rounds of the ring at the latest: a claimer that was left behind
-    /// passes at most one round of overwritten positions and one of dead ones. Only in a ring that somebody spoilt are there more.
+    /// Has the next [`claim`](Self::claim) look in all shards, if its own is empty.
+    pub(crate) fn look_everywhere(&self) {
+        self.vain.set(0);
+    }
+
+    /// Takes a task, or says that none was found where it looked. Ends after two rounds of each shard at the latest: a claimer that was
+    /// left behind passes at most one round of overwritten positions and one of dead ones. Only in a ring that somebody spoilt are
+    /// there more.
     pub(crate) fn claim(&mut self, tasks: Tasks<'_>) -> Option<Claimed> {
-        for _ in 0..2 * tasks.cells.len() + 16 {
-            // ORDERING: Acquire pairs with the publisher's Release store of the cell.
-            let hint = Hint::unpack(tasks.cell(self.position).load(Ordering::Acquire));
-            let due = turn(self.position, tasks.log2());
-            if hint.turn != due {
-                // ORDERING: Acquire, as in `new`.
-                let head = tasks.head.load(Ordering::Acquire);
-                if head > self.position {
-                    self.position = head;
-                    continue;
+        let shard = self.shard(self.own);
+        let position = self.positions[self.own];
+        let hint = shard.hint(tasks, position);
+        let due = shard.turn(position);
+        if hint.turn == due
+            && let Some(claimed) = self.try_slot(tasks, hint)
+        {
+            self.pass(tasks, shard, position);
+            return Some(claimed);
+        }
+        let vain = self.vain.get();
+        // WHY NOT look at the head as well: those who wait would take its line from those who work
+        if hint.turn == turn_before(due) && !vain.is_multiple_of(LOOK) {
+            self.vain.set(vain.wrapping_add(1));
+            return None;
+        }
+        self.search(tasks)
+    }
+
+    /// Looks in its own shard as far as it goes, and in others.
+    #[cold]
+    fn search(&mut self, tasks: Tasks<'_>) -> Option<Claimed> {
+        let others = self.positions.len() - 1;
+        let vain = self.vain.get();
+        self.vain.set(vain.wrapping_add(1));
+        let own = self.own;
+        let looked_at = if vain == 0 {
+            1..others + 1
+        } else if vain.is_multiple_of(LOOK) && others > 0 {
+            let other = 1 + (vain / LOOK) as usize % others;
+            other..other + 1
+        } else {
+            0..0
+        };
+        self.walk(tasks, own).or_else(|| {
+            looked_at
+                .map(|step| (own + step) & others)
+                .find_map(|number| self.walk(tasks, number))
+        })
+    }
+
+    /// Takes the next task of a shard, whatever lies before it.
+    fn walk(&mut self, tasks: Tasks<'_>, number: usize) -> Option<Claimed> {
+        let shard = self.shard(number);
+        // ORDERING: Acquire, as in `new`.
+        let head = shard.head(tasks).load(Ordering::Acquire);
+        let mut position = self.positions[number].max(head);
+        for _ in 0..(2_u64 << shard.log2) + 16 {
+            let hint = shard.hint(tasks, position);
+            let due = shard.turn(position);
+            if hint.turn == due {
+                if let Some(claimed) = self.try_slot(tasks, hint) {
+                    self.pass(tasks, shard, position);
+                    return Some(claimed);
                 }
-                if hint.turn == turn_before(due) {
-                    return None; // not written yet
-                }
-                self.position += 1; // overwritten, so it was dead
+                position = shard.raise(tasks, position.wrapping_add(1));
                 continue;
             }
-            let claimed = self.try_slot(tasks, hint);
-            self.position += 1;
-            if claimed.is_none() || self.position.is_multiple_of(8) {
-                self.raise(tasks.head);
-            }
-            if claimed.is_some() {
-                return claimed;
+            // ORDERING: Acquire, as in `new`.
+            let head = shard.head(tasks).load(Ordering::Acquire);
+            if head > position {
+                position = head;
+            } else if hint.turn == turn_before(due) {
+                break; // not written yet
+            } else {
+                position = position.wrapping_add(1); // overwritten, so it was dead
             }
         }
+        self.positions[number] = position;
         None
+    }
+
+    /// It has claimed the task at `position`.
+    fn pass(&mut self, tasks: Tasks<'_>, shard: Shard, position: u64) {
+        let position = position.wrapping_add(1);
+        self.positions[shard.number] = position;
+        self.vain.set(0);
+        if position.is_multiple_of(8) {
+            shard.raise(tasks, position);
+            if position.is_multiple_of(STAY) {
+                self.own = (shard.number + 1) & (self.positions.len() - 1);
+            }
+        }
+    }
+
+    fn shard(&self, number: usize) -> Shard {
+        let log2 = self.log2;
+        Shard { number, log2 }
     }
 
     fn try_slot(&mut self, tasks: Tasks<'_>, hint: Hint) -> Option<Claimed> {
@@ -280,281 +450,14 @@ impl Claimer {
             self.corrupt += 1;
             return None;
         };
-        let truth = slot.truth();
-        if truth.state != State::Ready || !hint.means(truth.generation) {
-            return None;
-        }
-        let running = Truth {
-            generation: truth.generation,
-            state: State::Running,
-            owner: self.me,
-        };
-        // ORDERING: AcqRel. Acquire pairs with the publisher's Release: the payload is seen. Release orders what this worker stored before
-        // (its cleared progress word) before the claim. This is the claim's linearization point. Relaxed on failure: nothing is used.
-        let swap = slot.word.compare_exchange(
-            truth.pack(),
-            running.pack(),
-            Ordering::AcqRel,
-            Ordering::Relaxed,
-        );
-        swap.ok().map(|_| Claimed {
+        let generation = slot.claim(hint, self.me)?;
+        Some(Claimed {
             slot: hint.slot,
-            generation: truth.generation,
+            generation,
         })
-    }
-
-    fn raise(&self, head: &AtomicU64) {
-        // ORDERING: AcqRel: who reads the raised head also sees the cells this claimer saw dead.
-        head.fetch_max(self.position, Ordering::AcqRel);
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::collections::VecDeque;
-
-    use proptest::prelude::*;
-
-    struct Memory {
-        head: AtomicU64,
-        cells: Vec<AtomicU64>,
-        slots: Vec<Slot>,
-    }
-
-    impl Memory {
-        fn new(cells: usize, slots: usize) -> Self {
-            Self {
-                head: AtomicU64::new(0),
-                cells: (0..cells).map(|_| AtomicU64::new(0)).collect(),
-                slots: (0..slots).map(|_| Slot::default()).collect(),
-            }
-        }
-
-        fn tasks(&self) -> Tasks<'_> {
-            Tasks {
-                head: &self.head,
-                cells: &self.cells,
-                slots: &self.slots,
-            }
-        }
-    }
-
-    proptest! {
-        /// Against a plain queue: what is published is claimed in order by whichever claimer comes, each exactly once, whatever is
-        /// finished or cancelled in between.
-        #[test]
-        fn claims_follow_a_plain_queue(steps in proptest::collection::vec(0_u8..8, 1..400)) {
-            let memory = Memory::new(8, 8);
-            let tasks = memory.tasks();
-            let mut publisher = Publisher::new(8, 8);
-            let mut claimers: Vec<Claimer> = (0..3).map(|me| Claimer::new(tasks, me)).collect();
-            let mut free: VecDeque<u32> = (0..8).collect();
-            let mut ready: VecDeque<(u32, u32)> = VecDeque::new();
-            let mut running: VecDeque<(u32, u32)> = VecDeque::new();
-            for step in steps {
-                match step {
-                    0..=2 => if let Some(slot) = free.pop_front() {
-                        match publisher.publish(tasks, slot) {
-                            Ok(generation) => ready.push_back((slot, generation)),
-                            Err(NoRoom) => { prop_assert!(!ready.is_empty()); free.push_front(slot); }
-                        }
-                    },
-                    3..=5 => {
-                        let claimed = claimers[usize::from(step) - 3].claim(tasks).map(|c| (c.slot, c.generation));
-                        prop_assert_eq!(claimed, ready.pop_front());
-                        running.extend(claimed);
-                    }
-                    6 => if let Some((slot, _)) = running.pop_front() {
-                        publisher.retire(slot);
-                        free.push_back(slot);
-                    },
-                    _ => if let Some((slot, generation)) = ready.pop_back() {
-                        prop_assert!(tasks.slots[slot as usize].cancel(generation));
-                        publisher.retire(slot);
-                        free.push_back(slot);
-                    },
-                }
-            }
-            for claimer in &mut claimers {
-                while let Some(claimed) = claimer.claim(tasks) {
-                    prop_assert_eq!(Some((claimed.slot, claimed.generation)), ready.pop_front());
-                }
-            }
-            prop_assert!(ready.is_empty());
-        }
-
-        /// Whatever another process writes over the shared words, a claim ends, and names an existing slot.
-        #[test]
-        fn garbage_in_the_ring_neither_hangs_nor_leads_outside(
-            words in proptest::collection::vec(any::<u64>(), 8), truths in proptest::collection::vec(any::<u64>(), 4), head: u64
-        ) {
-            let memory = Memory::new(8, 4);
-            for (cell, word) in memory.cells.iter().zip(&words) {
-                cell.store(*word, Ordering::Relaxed);
-            }
-            for (slot, word) in memory.slots.iter().zip(&truths) {
-                slot.word.store(*word, Ordering::Relaxed);
-            }
-            let mut claimer = Claimer::new(memory.tasks(), 1);
-            memory.head.store(head >> 1, Ordering::Relaxed);
-            for _ in 0..20 {
-                if let Some(claimed) = claimer.claim(memory.tasks()) {
-                    prop_assert!(claimed.slot < 4);
-                }
-            }
-        }
-    }
-
-    /// Found by the property test: a claimer left behind by two rounds, with only cancelled tasks in between, gave up one step too early.
-    #[test]
-    fn a_claimer_far_behind_finds_the_one_live_task() {
-        let memory = Memory::new(8, 8);
-        let tasks = memory.tasks();
-        let mut publisher = Publisher::new(8, 8);
-        let mut behind = Claimer::new(tasks, 0);
-        for round in 0..17_u32 {
-            let generation = publisher.publish(tasks, round % 8).unwrap();
-            assert!(tasks.slots[(round % 8) as usize].cancel(generation));
-            publisher.retire(round % 8);
-        }
-        let generation = publisher.publish(tasks, 5).unwrap();
-        assert_eq!(
-            behind.claim(tasks),
-            Some(Claimed {
-                slot: 5,
-                generation
-            })
-        );
-        assert_eq!(behind.claim(tasks), None);
-    }
-
-    #[test]
-    fn an_audit_notices_every_word_that_a_task_could_wait_for_in_vain() {
-        let memory = Memory::new(8, 8);
-        let tasks = memory.tasks();
-        let mut publisher = Publisher::new(8, 8);
-        for slot in 0..3 {
-            publisher.publish(tasks, slot).unwrap();
-        }
-        let mut claimer = Claimer::new(tasks, 5);
-        claimer.claim(tasks).unwrap();
-        let audit =
-            |publisher: &Publisher| publisher.audit(tasks, |_| false).map(|found| found.ready);
-        assert_eq!(audit(&publisher), Ok(2));
-        let spoil = |word: &AtomicU64, with: u64| {
-            let old = word.swap(with, Ordering::Relaxed);
-            let verdict = audit(&publisher);
-            word.store(old, Ordering::Relaxed);
-            verdict
-        };
-        assert!(spoil(&memory.head, 9).is_err());
-        for slot in 0..3 {
-            let word = &memory.slots[slot].word;
-            let good = word.load(Ordering::Relaxed);
-            assert!(spoil(word, 0).is_err());
-            assert!(spoil(word, good ^ 1 << 40).is_err(), "generation");
-            assert!(spoil(word, good ^ 4 << 16).is_err(), "state");
-        }
-        assert_eq!(publisher.running(tasks), [(0, 1, 5)]);
-        for cell in &memory.cells {
-            assert!(spoil(cell, 77 << 40).is_err());
-        }
-        let ready = |delayed: Option<u32>| {
-            publisher
-                .audit(tasks, |slot| Some(slot) == delayed)
-                .map(|found| found.ready)
-        };
-        assert_eq!(ready(Some(1)), Ok(1));
-        memory.slots[0].finish(1, 5);
-        assert_eq!(
-            publisher.audit(tasks, |_| false),
-            Ok(Audit {
-                ready: 2,
-                done: vec![5]
-            })
-        );
-    }
-
-    #[test]
-    fn a_live_hint_is_kept_when_turns_begin_anew() {
-        let memory = Memory::new(8, 8);
-        let tasks = memory.tasks();
-        let mut publisher = Publisher::new(8, 8);
-        publisher.tail = ((1 << 24) - 1) * 8;
-        assert_eq!(turn(publisher.tail, 3), 0);
-        publisher.publish(tasks, 0).unwrap();
-        for slot in 1..8 {
-            let generation = publisher.publish(tasks, slot).unwrap();
-            assert!(tasks.slots[slot as usize].cancel(generation));
-            publisher.retire(slot);
-        }
-        assert_eq!(publisher.publish(tasks, 1), Err(NoRoom));
-    }
-
-    /// Another claimer took one task and did not raise the head; then the publisher went once round the ring.
-    #[test]
-    fn a_claimer_that_was_overtaken_by_a_whole_round_does_not_go_to_sleep() {
-        let memory = Memory::new(8, 8);
-        let tasks = memory.tasks();
-        let mut publisher = Publisher::new(8, 8);
-        let (mut slow, mut quick) = (Claimer::new(tasks, 0), Claimer::new(tasks, 1));
-        assert_eq!(slow.claim(tasks), None);
-        assert!(!tasks.has_news_at(slow.position()));
-        publisher.publish(tasks, 0).unwrap();
-        assert!(quick.claim(tasks).is_some());
-        publisher.retire(0);
-        for slot in [1, 2, 3, 4, 5, 6, 7, 0] {
-            publisher.publish(tasks, slot).unwrap();
-        }
-        assert!(tasks.has_news_at(slow.position()));
-        assert!(slow.claim(tasks).is_some());
-    }
-
-    #[test]
-    fn threads_claim_each_task_exactly_once() {
-        const ROUNDS: u32 = 20_000;
-        let memory = Memory::new(64, 64);
-        let finished: Vec<AtomicU64> = (0..64).map(|_| AtomicU64::new(0)).collect();
-        let stop = AtomicU64::new(0);
-        std::thread::scope(|scope| {
-            for me in 0..3 {
-                let (memory, finished, stop) = (&memory, &finished, &stop);
-                scope.spawn(move || {
-                    let mut claimer = Claimer::new(memory.tasks(), me);
-                    while stop.load(Ordering::Relaxed) == 0 {
-                        if let Some(claimed) = claimer.claim(memory.tasks()) {
-                            let mut payload = [0];
-                            memory.slots[claimed.slot as usize].read(0, &mut payload);
-                            assert_eq!(payload[0], u64::from(claimed.generation));
-                            finished[claimed.slot as usize].fetch_add(1, Ordering::Release);
-                        }
-                    }
-                });
-            }
-            let mut publisher = Publisher::new(64, 64);
-            let mut published = [0_u64; 64];
-            let mut done = 0;
-            while done < ROUNDS {
-                for slot in 0..64_u32 {
-                    let at = slot as usize;
-                    if finished[at].load(Ordering::Acquire) != published[at] {
-                        continue;
-                    }
-                    if published[at] > 0 {
-                        publisher.retire(slot);
-                    }
-                    memory.slots[at].write(0, &[published[at] + 1]);
-                    if publisher.publish(memory.tasks(), slot).is_ok() {
-                        published[at] += 1;
-                        done += 1;
-                    }
-                }
-            }
-            while (0..64).any(|at| finished[at].load(Ordering::Acquire) != published[at]) {
-                std::thread::yield_now();
-            }
-            stop.store(1, Ordering::Relaxed);
-        });
-    }
-}
+#[path = "claim_tests.rs"]
+mod tests;

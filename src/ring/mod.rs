@@ -11,7 +11,7 @@
 //! |---|---|---|---|
 //! | cell of the ring | parent, plain Release store | workers | 1/16 to 1 |
 //! | slot | parent while FREE; worker by CAS | worker, parent at recovery | 1 (2 if the payload is over 24 bytes) |
-//! | head | workers, every 8th claim | workers left behind | 1/8 |
+//! | head of a shard | workers, every 8th claim | workers left behind | 1/8; with 8 workers in a shard, 2 |
 //! | record | its worker | parent | 1 (2 if the payload is over 48 bytes) |
 //!
 //! Everything here borrows its memory, so that the same code runs in a segment, on the heap and under a model checker. Nothing here waits:

@@ -93,6 +93,39 @@ impl Slot {
         Truth::unpack(self.word.load(Ordering::Acquire))
     }
 
+    /// Puts the task that lies in the slot before the workers, under this generation.
+    pub(super) fn offer(&self, generation: u32) {
+        // ORDERING: Release pairs with the Acquire of the claim's swap: whoever sees READY sees the payload.
+        self.word.store(ready(generation), Ordering::Release);
+    }
+
+    /// Whether the task of that generation waits for a claim.
+    pub(super) fn waits(&self, generation: u32) -> bool {
+        // ORDERING: Acquire, as in `truth`: what a claimer of it did is seen before its place is used again.
+        self.word.load(Ordering::Acquire) == ready(generation)
+    }
+
+    /// Claims the task that `hint` means for `worker`, if it waits; gives its generation.
+    pub(super) fn claim(&self, hint: Hint, worker: u16) -> Option<u32> {
+        // ORDERING: Relaxed; nothing of the slot is believed before the swap.
+        let word = self.word.load(Ordering::Relaxed);
+        let generation = (word >> 32) as u32;
+        if word != ready(generation) || !hint.means(generation) {
+            return None;
+        }
+        let running = Truth {
+            generation,
+            state: State::Running,
+            owner: worker,
+        };
+        // ORDERING: AcqRel. Acquire pairs with the publisher's Release: the payload is seen. Release orders what this worker stored before
+        // (its cleared progress word) before the claim. This is the claim's linearization point. Relaxed on failure: nothing is used.
+        let swap =
+            self.word
+                .compare_exchange(word, running.pack(), Ordering::AcqRel, Ordering::Relaxed);
+        swap.ok().map(|_| generation)
+    }
+
     /// Hands the slot back to the parent with the result in its payload: the way out when the worker's records are all unread.
     pub(crate) fn finish(&self, generation: u32, worker: u16) {
         let done = Truth {
@@ -106,12 +139,6 @@ impl Slot {
 
     /// Withdraws a task that no worker has claimed. False if one has: then it runs or ran.
     pub(crate) fn cancel(&self, generation: u32) -> bool {
-        let ready = Truth {
-            generation,
-            state: State::Ready,
-            owner: 0,
-        }
-        .pack();
         let cancelled = Truth {
             generation,
             state: State::Cancelled,
@@ -120,9 +147,19 @@ impl Slot {
         .pack();
         // ORDERING: AcqRel against the claim's compare-and-swap: exactly one of the two succeeds. Relaxed on failure: nothing is read.
         self.word
-            .compare_exchange(ready, cancelled, Ordering::AcqRel, Ordering::Relaxed)
+            .compare_exchange(
+                ready(generation),
+                cancelled,
+                Ordering::AcqRel,
+                Ordering::Relaxed,
+            )
             .is_ok()
     }
+}
+
+/// The word of a slot whose task waits: READY, by nobody.
+fn ready(generation: u32) -> u64 {
+    u64::from(generation) << 32 | (State::Ready as u64) << 16
 }
 
 /// State of a slot.

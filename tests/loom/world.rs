@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use loom::thread;
 
 use crate::fuse::mortal;
-use crate::primitive::{AtomicU32, AtomicU64, Signal};
+use crate::primitive::{AtomicU32, AtomicU64, Padded, Signal};
 use crate::ring::claim::{Claimed, Claimer, Publisher, Tasks};
 use crate::ring::line::{Line, Progress};
 use crate::ring::record::{Reader, Writer};
@@ -17,7 +17,7 @@ use crate::sync::words::{Bits, Switch};
 
 /// What lies in shared memory.
 pub(crate) struct Board {
-    head: AtomicU64,
+    heads: Vec<Padded<AtomicU64>>,
     cells: Vec<AtomicU64>,
     slots: Vec<Slot>,
     pub(crate) lines: Vec<Line>,
@@ -60,8 +60,19 @@ impl Board {
         records: usize,
         tasks: usize,
     ) -> Arc<Self> {
+        Self::in_shards(1, slot_count, workers, records, tasks)
+    }
+
+    /// The same, whose ring of tasks has so many shards.
+    pub(crate) fn in_shards(
+        shards: usize,
+        slot_count: usize,
+        workers: usize,
+        records: usize,
+        tasks: usize,
+    ) -> Arc<Self> {
         Arc::new(Self {
-            head: AtomicU64::new(0),
+            heads: (0..shards).map(|_| Padded(AtomicU64::new(0))).collect(),
             cells: (0..slot_count).map(|_| AtomicU64::new(0)).collect(),
             slots: slots(slot_count),
             lines: (0..workers).map(|_| Line::default()).collect(),
@@ -78,7 +89,7 @@ impl Board {
 
     pub(crate) fn tasks(&self) -> Tasks<'_> {
         Tasks {
-            head: &self.head,
+            heads: &self.heads,
             cells: &self.cells,
             slots: &self.slots,
         }
@@ -142,16 +153,18 @@ impl Worker {
         let line = &board.lines[self.me];
         line.clear();
         loop {
+            let stops = Switch(&board.stop).is_on();
+            if stops {
+                self.claimer.look_everywhere();
+            }
             if self.step() {
                 continue;
             }
             board.bell.ring_for_the_rest(&mut self.ringer);
-            if Switch(&board.stop).is_on() {
+            if stops {
                 break;
             }
-            let has_news = || {
-                board.tasks().has_news_at(self.claimer.position()) || Switch(&board.stop).is_on()
-            };
+            let has_news = || self.claimer.has_news(board.tasks()) || Switch(&board.stop).is_on();
             park::park(&board.idle, self.me, &line.park, None, has_news);
         }
     }
@@ -247,7 +260,7 @@ impl Parent {
     pub(crate) fn new(board: &Arc<Board>, forgets: Forgets) -> Self {
         let slots = board.slots.len();
         Self {
-            publisher: Publisher::new(board.cells.len(), slots),
+            publisher: Publisher::new(board.tasks()),
             readers: board.lines.iter().map(|_| Reader::default()).collect(),
             free: (0..slots as u32).collect(),
             entries: vec![None; slots],

@@ -7,6 +7,7 @@ mod again;
 mod broken;
 mod calls;
 mod chunks;
+mod crowd;
 mod deaths;
 mod ending;
 mod ends;

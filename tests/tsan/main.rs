@@ -40,7 +40,7 @@ use std::cell::UnsafeCell;
 use std::ffi::c_void;
 use std::ptr;
 
-use primitive::{AtomicU32, AtomicU64, spin_loop};
+use primitive::{AtomicU32, AtomicU64, Padded, spin_loop};
 use ring::claim::{Claimer, Publisher, Tasks};
 use ring::line::Line;
 use ring::record::{Reader, Writer};
@@ -75,7 +75,7 @@ impl Plain {
 }
 
 struct Board {
-    head: AtomicU64,
+    heads: [Padded<AtomicU64>; 1],
     cells: [AtomicU64; SLOTS],
     slots: [Slot; SLOTS],
     arguments: [Plain; SLOTS],
@@ -92,7 +92,7 @@ struct Board {
 impl Board {
     fn tasks(&self) -> Tasks<'_> {
         Tasks {
-            head: &self.head,
+            heads: &self.heads,
             cells: &self.cells,
             slots: &self.slots,
         }
@@ -140,14 +140,14 @@ extern "C" fn work(seat: *mut c_void) -> *mut c_void {
             return ptr::null_mut();
         }
         park::park(&board.idle, *me, &line.park, None, || {
-            board.tasks().has_news_at(claimer.position()) || Switch(&board.stop).is_on()
+            claimer.has_news(board.tasks()) || Switch(&board.stop).is_on()
         });
     }
 }
 
 /// Gives out all tasks and takes in all results; returns their sum.
 fn lead(board: &Board) -> u64 {
-    let mut publisher = Publisher::new(SLOTS, SLOTS);
+    let mut publisher = Publisher::new(board.tasks());
     let mut readers = [Reader::default(), Reader::default()];
     let mut free: Vec<u32> = (0..SLOTS as u32).collect();
     let (mut sent, mut taken, mut sum) = (0, 0, 0);
@@ -196,7 +196,7 @@ fn main() {
         return;
     }
     let board = Board {
-        head: AtomicU64::default(),
+        heads: Default::default(),
         cells: Default::default(),
         slots: Default::default(),
         arguments: Default::default(),

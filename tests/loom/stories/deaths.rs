@@ -76,6 +76,23 @@ pub(crate) fn two_workers_share_two_tasks_and_one_of_them_dies() -> u64 {
     })
 }
 
+/// As above, with a shard for each of the two: what the dead one was woken for is found by the other.
+pub(crate) fn in_two_shards_a_worker_finds_the_task_of_another_that_dies() -> u64 {
+    explore::deaths(1, |fuse| {
+        let board = Board::in_shards(2, 2, 2, 1, 1);
+        let mut parent = Parent::new(&board, Forgets::Nothing);
+        let dying = start(&board, 0, fuse);
+        let other = start(&board, 1, None);
+        parent.submit(0);
+        parent.wait();
+        parent.stop();
+        let died = dying.join().expect("caught");
+        assert!(!other.join().expect("lives"));
+        board.check_accounts();
+        died
+    })
+}
+
 pub(crate) fn when_a_worker_dies_another_goes_on_and_none_sleeps_beside_a_task() -> u64 {
     beside_another(1, 1, Forgets::Nothing)
 }

@@ -26,7 +26,8 @@ pub(crate) const STORIES: &[(&str, Story)] = stories! {
         each_published_task_is_claimed_exactly_once
         tasks_are_claimed_exactly_once_when_the_ring_goes_round
         of_a_cancel_and_a_claim_exactly_one_wins
-        a_claimer_that_found_nothing_sees_what_was_published_before_its_look;
+        a_claimer_that_found_nothing_sees_what_was_published_before_its_look
+        tasks_of_two_shards_are_claimed_exactly_once;
     records:
         a_record_is_seen_whole_or_not_at_all_and_reading_frees_it
         the_position_told_at_quarters_frees_records_as_well
@@ -39,6 +40,7 @@ pub(crate) const STORIES: &[(&str, Story)] = stories! {
         two_workers_share_two_tasks_and_one_of_them_dies;
     parking:
         no_wake_of_a_worker_is_lost
+        a_worker_sleeps_beside_no_task_of_any_shard
         a_wake_for_two_reaches_both
         wakes_of_every_kind_do_not_get_in_each_others_way
         the_bell_loses_no_news_of_a_worker
@@ -99,16 +101,20 @@ macro_rules! controls {
 /// Stories that take minutes: told only where a bound is asked for.
 pub(crate) const LONG: &[(&str, Story)] = stories! {
     deaths:
-        when_a_worker_dies_between_two_tasks_another_goes_on;
+        when_a_worker_dies_between_two_tasks_another_goes_on
+        in_two_shards_a_worker_finds_the_task_of_another_that_dies;
 };
 
 pub(crate) const CONTROLS: &[Control] = controls! {
     a_claim_that_is_not_one_step_is_found:
-        Some(("src/ring/claim.rs", "try_slot", Torn)) => tasks::each_published_task_is_claimed_exactly_once;
+        Some(("src/ring/slot.rs", "claim", Torn)) => tasks::each_published_task_is_claimed_exactly_once;
     a_cancel_that_is_not_one_step_is_found:
         Some(("src/ring/slot.rs", "cancel", Torn)) => tasks::of_a_cancel_and_a_claim_exactly_one_wins;
     a_task_published_by_a_relaxed_store_is_found:
         Some(("src/ring/claim.rs", "publish", Stores)) => tasks::each_published_task_is_claimed_exactly_once;
+    a_slot_published_by_a_relaxed_store_is_found:
+        Some(("src/ring/slot.rs", "offer", Stores)) => tasks::each_published_task_is_claimed_exactly_once;
+    a_worker_that_looks_at_one_shard_before_it_sleeps_is_found: None => parking::a_worker_looks_at_its_own_shard_alone;
     a_record_published_by_a_relaxed_store_is_found:
         Some(("src/ring/record.rs", "publish", Stores)) => records::a_record_is_seen_whole_or_not_at_all_and_reading_frees_it;
     a_record_freed_by_a_relaxed_store_is_found:

@@ -6,8 +6,10 @@ use loom::thread;
 
 use crate::explore;
 use crate::primitive::{AtomicU32, AtomicU64, Ordering, Signal};
+use crate::ring::claim::{Claimer, Publisher};
 use crate::sync::bell::{Bell, Ringer};
 use crate::sync::park;
+use crate::world::Board;
 
 /// A word to sleep in for each of two workers.
 struct Beds {
@@ -198,4 +200,41 @@ pub(crate) fn the_bell_loses_no_call_of_its_own_process() -> u64 {
             caller.join().expect("lives");
         }
     })
+}
+
+/// Two shards, and a worker for which the first is home: the tasks come into both, and it sleeps between them.
+fn claim_in_two_shards(looks_everywhere: bool) -> u64 {
+    explore::within(3, move || {
+        let board = Board::in_shards(2, 2, 1, 0, 0);
+        let worker = {
+            let board = Arc::clone(&board);
+            thread::spawn(move || {
+                let mut claimer = Claimer::new(board.tasks(), 0);
+                let mut claimed = 0;
+                while claimed < 2 {
+                    if claimer.claim(board.tasks()).is_some() {
+                        claimed += 1;
+                        continue;
+                    }
+                    park::park(&board.idle, 0, &board.lines[0].park, None, || {
+                        looks_everywhere && claimer.has_news(board.tasks())
+                    });
+                }
+            })
+        };
+        let mut publisher = Publisher::new(board.tasks());
+        for slot in 0..2 {
+            publisher.publish(board.tasks(), slot).expect("room");
+            board.wake(1);
+        }
+        worker.join().expect("lives");
+    })
+}
+
+pub(crate) fn a_worker_sleeps_beside_no_task_of_any_shard() -> u64 {
+    claim_in_two_shards(true)
+}
+
+pub(crate) fn a_worker_looks_at_its_own_shard_alone() -> u64 {
+    claim_in_two_shards(false)
 }

@@ -26,7 +26,7 @@ pub(crate) fn each_published_task_is_claimed_exactly_once() -> u64 {
             let board = Arc::clone(&board);
             thread::spawn(move || claim_some(&board, me, 2))
         });
-        let mut publisher = Publisher::new(2, 2);
+        let mut publisher = Publisher::new(board.tasks());
         for slot in 0..2 {
             write_whole(&board.tasks().slots[slot as usize], u64::from(slot));
             publisher
@@ -62,7 +62,7 @@ pub(crate) fn tasks_are_claimed_exactly_once_when_the_ring_goes_round() -> u64 {
                 tasks
             })
         });
-        let mut publisher = Publisher::new(2, 2);
+        let mut publisher = Publisher::new(board.tasks());
         let mut published = 0;
         for _ in 0..2 {
             for at in 0..2 {
@@ -98,7 +98,7 @@ pub(crate) fn of_a_cancel_and_a_claim_exactly_one_wins() -> u64 {
             let board = Arc::clone(&board);
             thread::spawn(move || claim_some(&board, me, 1))
         });
-        let mut publisher = Publisher::new(2, 2);
+        let mut publisher = Publisher::new(board.tasks());
         let slot = &board.tasks().slots[0];
         write_whole(slot, 0);
         let generation = publisher.publish(board.tasks(), 0).expect("an empty ring");
@@ -133,7 +133,7 @@ pub(crate) fn a_claimer_that_found_nothing_sees_what_was_published_before_its_lo
                 (claimer, claimed)
             })
         };
-        let mut publisher = Publisher::new(2, 2);
+        let mut publisher = Publisher::new(board.tasks());
         for slot in 0..2 {
             write_whole(&board.tasks().slots[slot as usize], 0);
             publisher.publish(board.tasks(), slot).expect("room");
@@ -147,8 +147,33 @@ pub(crate) fn a_claimer_that_found_nothing_sees_what_was_published_before_its_lo
         let quick = quick.join().expect("lives");
         let left = left.filter(|slot| slot.truth().state == State::Ready);
         if left.count() > 0 {
-            assert!(board.tasks().has_news_at(claimer.position()));
+            assert!(claimer.has_news(board.tasks()));
             assert!(claimer.claim(board.tasks()).is_some(), "{claimed} {quick}");
         }
+    })
+}
+
+/// Two shards, two claimers, one at home in each: whichever finds its own empty takes from the other.
+pub(crate) fn tasks_of_two_shards_are_claimed_exactly_once() -> u64 {
+    explore::all(|| {
+        let board = Board::in_shards(2, 2, 0, 0, 0);
+        let claimers = [0, 1].map(|me| {
+            let board = Arc::clone(&board);
+            thread::spawn(move || claim_some(&board, me, 2))
+        });
+        let mut publisher = Publisher::new(board.tasks());
+        for slot in 0..2 {
+            write_whole(&board.tasks().slots[slot as usize], u64::from(slot));
+            publisher
+                .publish(board.tasks(), slot)
+                .expect("an empty ring has room");
+        }
+        let mut claimed: Vec<u64> = claimers
+            .into_iter()
+            .flat_map(|claimer| claimer.join().expect("lives"))
+            .collect();
+        claimed.extend(claim_some(&board, 2, 3));
+        claimed.sort_unstable();
+        assert_eq!(claimed, [0, 1]);
     })
 }
