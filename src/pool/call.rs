@@ -142,6 +142,7 @@ impl Call {
                 inline: [0; ARGUMENTS_INLINE],
                 buffer: Vec::new(),
                 spare: None,
+                batch: None,
                 cursor: 0,
             },
             output: Output {

@@ -27,6 +27,8 @@ pub(super) struct Input {
     pub(super) buffer: Vec<u8>,
     /// A result that was written and is no longer needed: the memory of the next argument of its type.
     pub(super) spare: Option<Box<dyn Any>>,
+    /// An empty vector in which bare numbers are taken, many at a time.
+    pub(super) batch: Option<Box<dyn Any>>,
     /// Where the next of several items starts.
     pub(super) cursor: u64,
 }
@@ -199,6 +201,7 @@ mod tests {
             inline: [0; ARGUMENTS_INLINE],
             buffer: Vec::new(),
             spare: None,
+            batch: None,
             cursor: 0,
         };
         let good = wire::Task {

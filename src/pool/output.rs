@@ -200,13 +200,15 @@ pub(super) fn run_many<A: Argument, R: Serialize + 'static>(
             return Ok(());
         }
     };
-    let mut numbers = task
-        .plain
-        .then(|| Vec::with_capacity(BATCH.min(items as usize)));
+    let mut numbers: Option<Box<Vec<A>>> = task.plain.then(|| {
+        let kept = input.batch.take();
+        kept.and_then(|kept| kept.downcast().ok())
+            .unwrap_or_else(|| Box::new(Vec::with_capacity(BATCH)))
+    });
     while entries.count < items {
         let end = guarded(|| -> Result<(), Error> {
             // bare numbers are taken from shared memory many at a time; each is counted as any item is
-            while let Some(numbers) = &mut numbers
+            while let Some(numbers) = numbers.as_deref_mut()
                 && entries.count < items
             {
                 let count = BATCH.min((items - entries.count) as usize);
@@ -250,6 +252,9 @@ pub(super) fn run_many<A: Argument, R: Serialize + 'static>(
     }
     if let Err(error) = entries.finish() {
         entries.give_up(&error);
+    }
+    if let Some(numbers) = numbers {
+        input.batch = Some(numbers);
     }
     Ok(())
 }
