@@ -30,7 +30,7 @@ mod primitive;
 mod ring;
 #[allow(dead_code, unused_imports, reason = "as above")]
 mod sync;
-#[allow(dead_code, reason = "as above")]
+#[allow(dead_code, unused_imports, reason = "as above")]
 mod sys;
 
 #[allow(dead_code, unused_imports, reason = "as above")]
