@@ -112,8 +112,6 @@ pub(crate) const CONTROLS: &[Control] = controls! {
         Some(("src/ring/slot.rs", "cancel", Torn)) => tasks::of_a_cancel_and_a_claim_exactly_one_wins;
     a_task_published_by_a_relaxed_store_is_found:
         Some(("src/ring/claim.rs", "publish", Stores)) => tasks::each_published_task_is_claimed_exactly_once;
-    a_slot_published_by_a_relaxed_store_is_found:
-        Some(("src/ring/slot.rs", "offer", Stores)) => tasks::each_published_task_is_claimed_exactly_once;
     a_worker_that_looks_at_one_shard_before_it_sleeps_is_found: None => parking::a_worker_looks_at_its_own_shard_alone;
     a_record_published_by_a_relaxed_store_is_found:
         Some(("src/ring/record.rs", "publish", Stores)) => records::a_record_is_seen_whole_or_not_at_all_and_reading_frees_it;
