@@ -180,6 +180,7 @@ impl<'p, S> Chunked<'p, S> {
             number: codec::number_size::<R>(),
             chunk,
             window: (8 * self.pool.workers).max(64).min(slots),
+            widest: WINDOW_MAX.min(slots / 2),
             items: items.into_iter(),
             taken: 0,
             failed,
@@ -369,8 +370,10 @@ struct Feed<'p, I> {
     function: Option<Reference>,
     number: Option<usize>,
     chunk: usize,
-    /// Chunks under way at most.
+    /// Chunks under way at most, but for short ones.
     window: usize,
+    /// And with those.
+    widest: usize,
     items: I,
     /// Items taken so far.
     taken: usize,
@@ -415,6 +418,11 @@ impl<A: Travels, I: Iterator<Item = A>> Feed<'_, I> {
 }
 
 impl<I> Feed<'_, I> {
+    /// Chunks that may be under way now: more where results come faster than who waits for them can be woken.
+    fn window(&self) -> usize {
+        self.window.max((4 * self.core.haste()).min(self.widest))
+    }
+
     /// After a submission that began at `start`: whether a result is there, so that the caller need not wait for more items. Where items
     /// come slowly, typed or over a network, a result may take as long to come as the item took.
     fn is_enough(&self, start: Instant, is_ready: impl Fn() -> bool) -> bool {
@@ -427,6 +435,9 @@ impl<I> Feed<'_, I> {
         self.core.wait(wait, is_ready)
     }
 }
+
+/// Most chunks under way in an `imap`, however short they are.
+const WINDOW_MAX: usize = 1024;
 
 /// An item that takes longer to come is worth a look for results before the next.
 const SLOW_ITEM: Duration = Duration::from_millis(1);
@@ -460,7 +471,7 @@ impl<A: Travels, R: Travels, I: Iterator<Item = A>> Iterator for Imap<'_, R, I> 
         if let Some(value) = self.values.pop_front() {
             return Some(value);
         }
-        while self.pending.len() < self.feed.window {
+        while self.pending.len() < self.feed.window() {
             let start = Instant::now();
             match self.feed.next(None) {
                 Some(job) => self.pending.push_back(job),
@@ -504,7 +515,7 @@ impl<A: Travels, R: Travels, I: Iterator<Item = A>> Iterator for ImapUnordered<'
         if let Some(value) = self.values.pop_front() {
             return Some(value);
         }
-        while self.pending.len() < self.feed.window {
+        while self.pending.len() < self.feed.window() {
             let start = Instant::now();
             let hook = Hook::Notice(Arc::clone(&self.arrivals), self.number);
             match self.feed.next(Some(hook)) {

@@ -15,10 +15,11 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// After a sleep of `slept`, `got` results were there.
-    pub(super) fn learn(&mut self, slept: Duration, got: u64) {
+    /// After a sleep of `slept`, `got` results were there. Says how many would be in [`REST`].
+    pub(super) fn learn(&mut self, slept: Duration, got: u64) -> u64 {
         let slept = slept.max(Duration::from_micros(1));
         self.wanted = (u128::from(got) * REST.as_nanos() / slept.as_nanos()) as u64;
+        self.wanted
     }
 
     /// Results of each of `busy` workers to sleep for, of `outstanding` tasks: half of them at most, so that the workers have something to

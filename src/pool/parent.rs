@@ -46,6 +46,8 @@ pub(super) struct Core {
     pub(super) delayed: Signal,
     /// A worker was woken that is likely to wake on the processor of who woke it.
     near: Signal,
+    /// Results that come while the leader rests; see `Pace`.
+    haste: Counter,
     /// Processors that this process may use.
     processors: usize,
     pub(super) crew: Crew,
@@ -143,6 +145,7 @@ impl Core {
             died: Signal::default(),
             delayed: Signal::default(),
             near: Signal::default(),
+            haste: Counter::new(0),
             processors,
             crew,
             callbacks: Callbacks::default(),
@@ -354,7 +357,8 @@ impl Core {
         loop {
             let has_news = self.collect(readers);
             if let Some((slept, before)) = rest.take() {
-                pace.learn(slept, read_by(readers).wrapping_sub(before));
+                let got = read_by(readers).wrapping_sub(before);
+                self.haste.set(pace.learn(slept, got));
             }
             if has_news {
                 (polls, rescue) = (None, RESCUE_FIRST);
@@ -418,6 +422,11 @@ impl Core {
             return 0;
         }
         SPINS / (workers / WORKERS_A_POLL + 1) as u32
+    }
+
+    /// How many results come while who waits for them rests: as many tasks should be outstanding besides, lest workers find none.
+    pub(super) fn haste(&self) -> usize {
+        self.haste.get() as usize
     }
 
     /// Tasks that are outstanding, and how many workers they can keep busy.
