@@ -142,7 +142,7 @@ fn after(first: usize, then: &[(u64, bool)]) -> Vec<(u64, bool)> {
 fn a_producer_killed_at_any_instruction_of_a_push_has_pushed_or_not() {
     killed(
         "ring::a_producer_killed_at_any_instruction_of_a_push_has_pushed_or_not",
-        (89, 1),
+        (211, 1),
         |ring| ring.push(7).unwrap(),
         |left| match left {
             left if left == after(0, &[]) => 0,
@@ -157,7 +157,7 @@ fn a_producer_killed_at_any_instruction_of_a_push_has_pushed_or_not() {
 fn a_producer_frozen_at_any_instruction_of_a_push_holds_nobody_up() {
     frozen(
         "ring::a_producer_frozen_at_any_instruction_of_a_push_holds_nobody_up",
-        (97, 1),
+        (223, 1),
         |ring| ring.push(7).unwrap(),
         |before, then| {
             let all: Vec<_> = before.iter().chain(then).copied().collect();
@@ -171,7 +171,7 @@ fn a_producer_frozen_at_any_instruction_of_a_push_holds_nobody_up() {
 fn a_consumer_killed_at_any_instruction_of_a_pop_has_taken_nothing_or_one_item() {
     killed(
         "ring::a_consumer_killed_at_any_instruction_of_a_pop_has_taken_nothing_or_one_item",
-        (71, 1),
+        (173, 1),
         |ring| assert_eq!(ring.pop().unwrap(), 100),
         |left| match left {
             left if left == after(0, &[]) => 0,
@@ -186,7 +186,7 @@ fn a_consumer_killed_at_any_instruction_of_a_pop_has_taken_nothing_or_one_item()
 fn a_consumer_frozen_at_any_instruction_of_a_pop_holds_nobody_up() {
     frozen(
         "ring::a_consumer_frozen_at_any_instruction_of_a_pop_holds_nobody_up",
-        (97, 1),
+        (223, 1),
         // it may find the ring empty when it goes on
         |ring| assert!(matches!(ring.try_pop().unwrap(), Some(100) | None)),
         |before, then| {
@@ -200,7 +200,7 @@ fn a_consumer_frozen_at_any_instruction_of_a_pop_holds_nobody_up() {
 fn a_producer_killed_at_any_instruction_of_a_slice_has_pushed_all_of_it_or_nothing() {
     killed(
         "ring::a_producer_killed_at_any_instruction_of_a_slice_has_pushed_all_of_it_or_nothing",
-        (151, 1),
+        (353, 1),
         // never full: who finds it so looks for the dead, which takes a hundred thousand instructions
         |ring| {
             assert_eq!(ring.pop().unwrap(), 100);
@@ -220,7 +220,7 @@ fn a_producer_killed_at_any_instruction_of_a_slice_has_pushed_all_of_it_or_nothi
 fn a_producer_frozen_at_any_instruction_of_a_slice_holds_nobody_up() {
     frozen(
         "ring::a_producer_frozen_at_any_instruction_of_a_slice_holds_nobody_up",
-        (151, 1),
+        (353, 1),
         |ring| {
             ring.try_pop().unwrap();
             assert_eq!(ring.push_slice(&[7, 8]).unwrap(), 2);
@@ -239,7 +239,7 @@ fn a_consumer_killed_at_any_instruction_of_a_slice_has_taken_the_first_of_it_and
  {
     killed(
         "ring::a_consumer_killed_at_any_instruction_of_a_slice_has_taken_the_first_of_it_and_gives_nothing_back",
-        (151, 1),
+        (353, 1),
         |ring| {
             let mut items = [0; 2];
             assert_eq!(ring.pop_slice(&mut items).unwrap(), 2);
@@ -260,7 +260,7 @@ fn a_consumer_killed_at_any_instruction_of_a_slice_has_taken_the_first_of_it_and
 fn a_consumer_frozen_at_any_instruction_of_a_lease_holds_nobody_up() {
     frozen(
         "ring::a_consumer_frozen_at_any_instruction_of_a_lease_holds_nobody_up",
-        (107, 1),
+        (251, 1),
         |ring| {
             if let Some(lease) = ring.try_lease().unwrap() {
                 assert_eq!(*lease, 100);
@@ -278,7 +278,7 @@ fn a_consumer_frozen_at_any_instruction_of_a_lease_holds_nobody_up() {
 fn a_consumer_killed_at_any_instruction_of_a_lease_and_its_end_gives_it_back_until_it_is_done() {
     killed(
         "ring::a_consumer_killed_at_any_instruction_of_a_lease_and_its_end_gives_it_back_until_it_is_done",
-        (107, 1),
+        (251, 1),
         |ring| {
             let lease = ring.lease().unwrap();
             assert_eq!(*lease, 100);
@@ -304,7 +304,7 @@ fn a_consumer_killed_at_any_instruction_of_giving_back_has_given_back() {
                 let (mut by_itself, mut by_others) = (0, 0);
                 let operation = |ring: &Ring<u64>| drop(ring.lease().unwrap());
                 let (cuts, length) =
-                    cut_everywhere(stride(107, 1), make, open, operation, |made, child| {
+                    cut_everywhere(stride(251, 1), make, open, operation, |made, child| {
                         child.kill();
                         let recovered = made.ring.recover().unwrap();
                         let left = drain(&made.ring);
@@ -344,7 +344,7 @@ fn who_is_killed_at_any_instruction_of_a_recovery_leaves_it_to_the_next() {
         || {
             let (mut here, mut there) = (0, 0);
             let (cuts, length) = cut_everywhere(
-                stride(9973, 199),
+                stride(149_993, 199),
                 make_abandoned,
                 |made| Ring::<u64>::open(&made.name).unwrap(),
                 |ring| assert!(ring.recover().unwrap().redelivered <= 1),
@@ -378,7 +378,7 @@ fn who_is_frozen_at_any_instruction_of_a_recovery_holds_nobody_up() {
         "ring::who_is_frozen_at_any_instruction_of_a_recovery_holds_nobody_up",
         || {
             let (cuts, length) = cut_everywhere(
-                stride(19997, 997),
+                stride(299_993, 997),
                 make_abandoned,
                 |made| Ring::<u64>::open(&made.name).unwrap(),
                 |ring| assert!(ring.recover().unwrap().redelivered <= 1),
@@ -411,7 +411,7 @@ fn whoever_closes_a_ring_and_is_killed_at_any_instruction_has_closed_it_or_not()
             let (mut opened, mut closed) = (0, 0);
             let operation = |ring: &Ring<u64>| ring.close().unwrap();
             let (cuts, length) =
-                cut_everywhere(stride(89, 1), make, open, operation, |made, child| {
+                cut_everywhere(stride(211, 1), make, open, operation, |made, child| {
                     child.kill();
                     let is_open = made.ring.try_push(7).is_ok();
                     assert_eq!(is_open, !made.ring.is_closed());
@@ -440,7 +440,7 @@ fn a_producer_of_a_channel_killed_at_any_instruction_leaves_whole_items_and_the_
         || {
             let mut counts = [0; 4];
             let (cuts, length) = cut_everywhere(
-                stride(89, 1),
+                stride(211, 1),
                 || {
                     let name = Name::new();
                     (spsc::create_receiver::<[u64; 3]>(&name, 4).unwrap(), name)
@@ -472,7 +472,7 @@ fn a_consumer_of_a_channel_killed_at_any_instruction_leaves_the_producer_told() 
         "ring::a_consumer_of_a_channel_killed_at_any_instruction_leaves_the_producer_told",
         || {
             let (cuts, length) = cut_everywhere(
-                stride(103, 3),
+                stride(251, 3),
                 || {
                     let name = Name::new();
                     let tx = spsc::create_sender::<u64>(&name, 2).unwrap();
