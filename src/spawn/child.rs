@@ -77,6 +77,8 @@ pub(super) struct Entry {
     number: u64,
     pid: u32,
     control: Socket,
+    /// The supervisor's, which watches its socket and pidfd.
+    ready: Arc<Epoll>,
     /// Held while a message is taken and passed on, so that messages stay in order.
     hearing: Mutex<()>,
     /// Watched from its hello on.
@@ -130,7 +132,7 @@ impl Child {
     /// be told else: it would take that for what it is to do.
     pub(crate) fn send(&self, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
         // its launch is sent before it is seen to be past this
-        if self.0.hello_due().is_some() {
+        if self.0.is_to_be_told() {
             return Ok(());
         }
         self.0.control.send(bytes, descriptors, false)
@@ -220,12 +222,14 @@ impl Entry {
         control: Socket,
         process: process::Child,
         events: Arc<dyn Events>,
+        ready: Arc<Epoll>,
     ) -> Self {
         static STARTED: Counter = Counter::new(1);
         Self {
             number: STARTED.next(),
             pid: process.id(),
             control,
+            ready,
             hearing: Mutex::new(()),
             pidfd: OnceLock::new(),
             refusal: OnceLock::new(),
@@ -244,15 +248,15 @@ impl Entry {
         }
     }
 
-    /// Has `ready` tell when the child has said something.
-    pub(super) fn watch(&self, ready: &Epoll) -> io::Result<()> {
-        watch(ready, self.control.as_fd(), self.key())
+    /// Has the supervisor told when the child has said something.
+    pub(super) fn watch(&self) -> io::Result<()> {
+        watch(&self.ready, self.control.as_fd(), self.key())
     }
 
-    /// Has `ready` tell of it no more, though a process forked by this one may hold its descriptors open.
-    pub(super) fn unwatch(&self, ready: &Epoll) {
-        let _ = ready.delete(&self.control);
-        let _ = self.pidfd.get().map(|pidfd| ready.delete(&**pidfd));
+    /// Has the supervisor told of it no more, though a process forked by this one may hold its descriptors open.
+    pub(super) fn unwatch(&self) {
+        let _ = self.ready.delete(&self.control);
+        let _ = self.pidfd.get().map(|pidfd| self.ready.delete(&**pidfd));
     }
 
     /// The key of its socket; that of its pidfd is the next.
@@ -265,6 +269,16 @@ impl Entry {
             Phase::Starting { deadline, .. } => Some(*deadline),
             _ => None,
         }
+    }
+
+    fn is_to_be_told(&self) -> bool {
+        matches!(
+            &*lock(&self.phase),
+            Phase::Starting {
+                launch: Some(_),
+                ..
+            }
+        )
     }
 
     /// When something is to be done about it at the latest.
@@ -348,12 +362,11 @@ impl Entry {
     }
 
     /// Looks after one child; true if it has ended and was reported.
-    pub(super) fn attend(&self, ready: &Epoll, socket_fired: bool, pidfd_fired: bool) -> bool {
+    pub(super) fn attend(&self, socket_fired: bool, pidfd_fired: bool) -> bool {
         if let Some(deadline) = self.hello_due() {
             let late = Instant::now() >= deadline;
             if socket_fired || late {
-                self.greet(ready); // who is late may have said it since it was last looked
-                self.hear(); // one that was told before has gone on meanwhile
+                self.hear(); // who is late may have said it since it was last looked
             }
             if late && self.hello_due().is_some() {
                 let why = format!(
@@ -366,7 +379,7 @@ impl Entry {
         } else {
             if socket_fired && !self.hear() {
                 if self.let_be.is_raised() {
-                    let _ = ready.delete(&self.control);
+                    let _ = self.ready.delete(&self.control);
                     *lock(&self.look_at) = Some(Instant::now() + LOOK_BLINDLY);
                 } else {
                     // one that closed it and lives could be told nothing any more; for one that is ending this comes too late
@@ -376,7 +389,7 @@ impl Entry {
             self.check_time();
         }
         let looked_for = lock(&self.look_at).is_some_and(|at| Instant::now() >= at);
-        (pidfd_fired || looked_for) && self.over(ready, pidfd_fired)
+        (pidfd_fired || looked_for) && self.over(pidfd_fired)
     }
 
     /// Ends it, whose end is looked for from now on.
@@ -388,8 +401,8 @@ impl Entry {
         *lock(&self.look_at) = Some(Instant::now());
     }
 
-    /// Takes the hello, and answers it if nothing was said before.
-    fn greet(&self, ready: &Epoll) {
+    /// Takes the hello, if it is there, and answers it if nothing was said before.
+    fn greet(&self) {
         let message = match self.control.receive(false) {
             Ok(Some(message)) => message,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
@@ -406,7 +419,7 @@ impl Entry {
         let said = message.descriptors.into_iter().next().map(Arc::new);
         let pidfd = self.pidfd.get().cloned().or(said);
         let watched = pidfd
-            .filter(|pidfd| watch(ready, pidfd.as_fd(), self.key() + 1).is_ok())
+            .filter(|pidfd| watch(&self.ready, pidfd.as_fd(), self.key() + 1).is_ok())
             .map(|pidfd| self.pidfd.get_or_init(|| pidfd));
         if let Phase::Starting {
             launch, process, ..
@@ -444,7 +457,12 @@ impl Entry {
     fn hear(&self) -> bool {
         let _order = lock(&self.hearing);
         if self.hello_due().is_some() {
-            return true; // the first message is the supervisor's
+            // WHY NOT leave it to the supervisor: a child that was told before has gone on, and who needs what it sent cannot wait for that
+            // thread, nor be it
+            self.greet();
+            if self.hello_due().is_some() {
+                return true;
+            }
         }
         loop {
             match self.control.receive(false) {
@@ -487,7 +505,7 @@ impl Entry {
 
     /// Collects and reports it if it has gone: true then. One that is ending may take its time, for the kernel, for a debugger or for
     /// another tracer; nobody waits for it meanwhile.
-    fn over(&self, ready: &Epoll, pidfd_fired: bool) -> bool {
+    fn over(&self, pidfd_fired: bool) -> bool {
         // that it was ready after all, as it was ended for not being so
         self.hear();
         let mut phase = lock(&self.phase);
@@ -504,10 +522,10 @@ impl Entry {
             drop(phase);
             if pidfd_fired {
                 self.ending.raise();
-                let _ = self.pidfd.get().map(|pidfd| ready.delete(&**pidfd));
+                let _ = self.pidfd.get().map(|pidfd| self.ready.delete(&**pidfd));
             }
             let soon = if self.ending.is_raised() {
-                let _ = ready.delete(&self.control);
+                let _ = self.ready.delete(&self.control);
                 LOOK_AGAIN
             } else {
                 LOOK_BLINDLY

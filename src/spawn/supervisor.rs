@@ -53,7 +53,14 @@ pub(crate) fn start(launch: Launch, events: Arc<dyn Events>) -> Result<Child> {
         .spawn()
         .map_err(refused)?;
     drop(command); // holds the child's end of the socket
-    let entry = Arc::new(Entry::new(launch, told, ours, process, events));
+    let entry = Arc::new(Entry::new(
+        launch,
+        told,
+        ours,
+        process,
+        events,
+        Arc::clone(&supervisor.ready),
+    ));
     match supervisor.add(&entry) {
         Ok(()) => Ok(Child::of(entry)),
         Err(error) => {
@@ -69,7 +76,7 @@ struct Supervisor {
     /// Written to when `children` changed.
     changed: EventFd,
     /// Watches `changed`, and each child's socket and pidfd under its [`key`](Entry::key).
-    ready: Epoll,
+    ready: Arc<Epoll>,
 }
 
 /// How long the supervisor sleeps while something is due. Shorter stops of this process it does not notice.
@@ -97,7 +104,7 @@ impl Supervisor {
                 let supervisor = Arc::new(Supervisor {
                     children: Mutex::new(Vec::new()),
                     changed,
-                    ready,
+                    ready: Arc::new(ready),
                 });
                 let watched = Arc::clone(&supervisor);
                 let named = thread::Builder::new().name("multiproc-watch".to_owned());
@@ -109,7 +116,7 @@ impl Supervisor {
     }
 
     fn add(&self, entry: &Arc<Entry>) -> io::Result<()> {
-        entry.watch(&self.ready)?;
+        entry.watch()?;
         lock(&self.children).push(Arc::clone(entry));
         let _ = self.changed.write(1);
         Ok(())
@@ -149,7 +156,7 @@ impl Supervisor {
             }
             let gone: Vec<bool> = children
                 .iter()
-                .map(|child| child.attend(&self.ready, fired(child.key()), fired(child.key() + 1)))
+                .map(|child| child.attend(fired(child.key()), fired(child.key() + 1)))
                 .collect();
             if gone.contains(&true) {
                 let over = |entry: &Arc<Entry>| {
@@ -160,7 +167,7 @@ impl Supervisor {
                 };
                 lock(&self.children).retain(|entry| !over(entry));
                 for (child, _) in children.iter().zip(&gone).filter(|(_, gone)| **gone) {
-                    child.unwatch(&self.ready);
+                    child.unwatch();
                 }
             }
         }

@@ -336,3 +336,58 @@ fn arrays_that_go_while_a_worker_is_replaced_harm_nobody() {
         assert_eq!(pool.apply(|x: u64| x + 1, 1).unwrap(), 2);
     }
 }
+
+extern "C" fn pause(_: i32) {
+    std::thread::sleep(std::time::Duration::from_millis(400));
+}
+
+/// Has the thread of this process that hears workers stand still for a while.
+fn pause_whoever_hears_workers() {
+    use nix::libc::{SIGUSR1, SYS_tgkill, syscall};
+    let mut threads = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+    let named = threads.find(|thread| {
+        std::fs::read_to_string(thread.path().join("comm"))
+            .is_ok_and(|name| name.trim_end() == "multiproc-watch")
+    });
+    let thread = named.unwrap().file_name().into_string().unwrap();
+    let thread: i32 = thread.parse().unwrap();
+    // SAFETY: sends a signal to a thread of this process, which handles it.
+    let sent = unsafe { syscall(SYS_tgkill, std::process::id(), thread, SIGUSR1) };
+    assert_eq!(sent, 0);
+}
+
+/// A worker that was told what to do before it said hello has a result before anybody has heard the hello, if the thread that hears it gets no
+/// processor.
+#[test]
+fn a_handle_comes_whole_from_a_worker_whose_hello_was_not_heard_yet() {
+    use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+    let work = |n: u64| {
+        let action = SigAction::new(
+            SigHandler::Handler(pause),
+            SaFlags::SA_RESTART,
+            SigSet::empty(),
+        );
+        // SAFETY: the handler only sleeps.
+        unsafe { sigaction(Signal::SIGUSR1, &action) }.unwrap();
+        let pool = Pool::with_workers(1).unwrap();
+        let first = pool.worker_pids();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while pool.worker_pids() == first {
+                    std::thread::yield_now();
+                }
+                // its successor has been started, or is in a moment
+                std::thread::sleep(std::time::Duration::from_micros(200));
+                pause_whoever_hears_workers();
+            });
+            let die = |()| -> () { std::process::exit(3) };
+            let died = pool.apply_async(die, ()).unwrap();
+            let value = pool.apply_async(|n: u64| Value::new(n).unwrap(), n);
+            let value = value.unwrap().get().map_err(|error| error.to_string());
+            assert_eq!(died.get().unwrap_err().kind(), ErrorKind::WorkerDied);
+            value.map(|value| value.get().unwrap())
+        })
+    };
+    let found = multiproc::Process::spawn(work, 7).unwrap().join().unwrap();
+    assert_eq!(found, Ok(7));
+}
