@@ -404,7 +404,8 @@ impl Core {
             let longest = if share > 1 { REST_LONGEST } else { rescue };
             let limit = left.map_or(longest, |left| left.min(longest));
             let (start, before) = (Instant::now(), read_by(readers));
-            bell.wait(share, Some(limit), || self.has_news(readers));
+            // who is cancelled or closed calls once what he waits for is so, perhaps before the bell hears that somebody sleeps
+            bell.wait(share, Some(limit), || self.has_news(readers) || is_done());
             let slept = start.elapsed();
             if slept >= rescue {
                 rescue = (rescue * 2).min(RESCUE_LONGEST);
