@@ -177,10 +177,11 @@ impl Mpmc<'_> {
                 continue;
             }
             let dead = Hint::new(0, 1, 0).pack(before, self.plan.log2);
-            // ORDERING: Relaxed; nothing is read on the strength of it. Who was stopped before it fails if the cell was written meanwhile.
+            // ORDERING: Release pairs with the Acquire in `hint_at`: who was left behind and finds this here finds the raised head and tail,
+            // too. Relaxed on failure: who was stopped before it fails if the cell was written meanwhile.
             let _ =
                 self.cell(at)
-                    .compare_exchange(seen, dead, Ordering::Relaxed, Ordering::Relaxed);
+                    .compare_exchange(seen, dead, Ordering::Release, Ordering::Relaxed);
         }
     }
 

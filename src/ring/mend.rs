@@ -143,16 +143,35 @@ impl Mpmc<'_> {
             }
         })?;
         for ((entry, found), _) in pushed.into_iter().zip(met).filter(|(_, met)| !met) {
-            if found.redelivered > 0 && !self.plan.is_batch(entry) {
-                // it was pushed once, and whoever gave it back did not come to say where it is
-                if self.entry(entry) == Some(found) {
-                    self.link_again(hand, entry, found.generation, 1)?;
-                }
-            } else if self.swap(entry, found, freed(found), sums) {
-                mended.unpushed += self.items_in(entry, found);
-            }
+            mended.unpushed += self.mend_unmet(hand, entry, found, sums)?;
         }
         Ok(mended)
+    }
+
+    /// Puts right an entry that was found `Ready` before a walk that did not meet its hint. Returns how many items are lost with it.
+    fn mend_unmet(
+        &self,
+        hand: &Hand,
+        entry: u32,
+        found: Entry,
+        sums: &Sums,
+    ) -> Result<u64, Spoilt> {
+        // What was taken since it was found had a hint that was gone when the walk came by. Asked before anything is announced: of one that
+        // is killed between that and its swap, the next to mend believes that the swap was made if the word has changed.
+        if self.entry(entry) != Some(found) {
+            return Ok(0);
+        }
+        if found.redelivered > 0 && !self.plan.is_batch(entry) {
+            // it was pushed once, and whoever gave it back did not come to say where it is
+            self.link_again(hand, entry, found.generation, 1)?;
+            return Ok(0);
+        }
+        let is_freed = self.swap(entry, found, freed(found), sums);
+        Ok(if is_freed {
+            self.items_in(entry, found)
+        } else {
+            0
+        })
     }
 
     /// How many items an entry holds that has not been taken from.
@@ -219,4 +238,42 @@ impl Mpmc<'_> {
 
 pub(super) fn freed(found: Entry) -> Entry {
     Entry::free(found.generation)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::mpmc::Plan;
+    use super::*;
+
+    /// Who was killed between announcing that it frees an entry and the swap, which was to fail because a living consumer had taken the item
+    /// during the walk, had the next to mend count an item as lost that was delivered.
+    #[test]
+    fn an_item_that_is_taken_during_the_walk_is_not_announced_as_lost() {
+        let plan = Plan::new(4, 2, 1).unwrap();
+        let zeros = |count| -> Vec<AtomicU64> { (0..count).map(|_| AtomicU64::new(0)).collect() };
+        let (control, cells, words) = (zeros(3), zeros(plan.cells()), zeros(plan.words()));
+        let ring = Mpmc {
+            plan: &plan,
+            head: &control[0],
+            tail: &control[1],
+            closed: &control[2],
+            cells: &cells,
+            words: &words,
+        };
+        let [living, dead] = [0, 1].map(|me| Hand::new(&plan, me, 2));
+        assert!(ring.push_one(&dead, &7_u64));
+        let pushed = (0..plan.all()).filter_map(|entry| Some((entry, ring.entry(entry)?)));
+        let pushed: Vec<_> = pushed
+            .filter(|(_, found)| found.owner == dead.me())
+            .collect();
+        let &[(entry, found)] = &pushed[..] else {
+            panic!("{pushed:?}");
+        };
+        let mut item = [0_u64];
+        assert_eq!(ring.take(&living, &mut item), Ok(1));
+        let sums = Sums::default();
+        assert_eq!(ring.mend_unmet(&living, entry, found, &sums), Ok(0));
+        assert_eq!(sums.word.load(Ordering::Relaxed), 0);
+        assert_eq!(sums.get(), Mended::default());
+    }
 }
