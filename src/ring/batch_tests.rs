@@ -173,3 +173,18 @@ fn slices_are_shared_by_threads_and_keep_the_order_of_their_producer() {
     assert_eq!(all.len() as u64, 2 * EACH);
     assert!(memory.all_free());
 }
+
+/// A pop of many that met a spoilt cell behind a batch was an error, and the items that it had taken by then were gone.
+#[test]
+fn what_was_taken_before_a_spoilt_cell_is_not_lost() {
+    let memory = Memory::of(Plan::new(32, 8, 1).unwrap().with_batches());
+    let (ring, hand) = (memory.ring(), memory.hand(1));
+    assert_eq!(push_all(ring, &hand, &[5, 6, 7]), 3);
+    assert!(push(ring, &hand, 8));
+    let nowhere = Hint::new(memory.plan.all(), 1, 1).pack(3, memory.plan.log2);
+    memory.cells[3].store(nowhere, Ordering::Relaxed);
+    let mut items = [0_u64; 9];
+    assert_eq!(ring.take(&hand, &mut items), Ok(3));
+    assert_eq!(items[..3], [5, 6, 7]);
+    assert!(ring.take(&hand, &mut items).is_err());
+}

@@ -33,22 +33,36 @@ const LOST: Taken = Taken {
 };
 
 impl Mpmc<'_> {
-    /// Takes the next items, as many as there are and there is room for. Returns how many.
+    /// Takes the next items, as many as there are and there is room for. Returns how many: what was taken before something spoilt was met, too,
+    /// for it is nowhere else.
     #[inline]
     pub(crate) fn take<T: Pod>(&self, hand: &Hand, items: &mut [T]) -> Result<usize, Spoilt> {
-        let mut at = self.checked_head(hand)?;
         let mut count = 0;
+        match self.take_counting(hand, items, &mut count) {
+            Err(what) if count == 0 => Err(what),
+            _ => Ok(count),
+        }
+    }
+
+    #[inline]
+    fn take_counting<T: Pod>(
+        &self,
+        hand: &Hand,
+        items: &mut [T],
+        count: &mut usize,
+    ) -> Result<(), Spoilt> {
+        let mut at = self.checked_head(hand)?;
         for _ in 0..self.patience() {
             let (_, hint) = self.hint_at(at);
             match hint.age(at, self.plan.log2) {
                 Age::Due => {
-                    let room = &mut items[count..];
+                    let room = &mut items[*count..];
                     let taken = if self.plan.is_batch(hint.entry) {
                         self.take_of_batch(at, hint, room)?
                     } else {
                         self.take_single(hand, at, hint, room)?
                     };
-                    count += taken.count;
+                    *count += taken.count;
                     if taken.is_over {
                         let next = at.wrapping_add(u64::from(hint.weight));
                         if taken.count == 0 || next / LAZY != at / LAZY {
@@ -56,7 +70,7 @@ impl Mpmc<'_> {
                         }
                         at = next;
                     }
-                    if count < items.len() {
+                    if *count < items.len() {
                         continue;
                     }
                 }
@@ -75,9 +89,9 @@ impl Mpmc<'_> {
             }
             // ORDERING: Relaxed; of no other memory.
             hand.next.store(at, Ordering::Relaxed);
-            return Ok(count);
+            return Ok(());
         }
-        if count > 0 { Ok(count) } else { Err(ASTRAY) }
+        Err(ASTRAY)
     }
 
     #[inline]
