@@ -8,6 +8,7 @@ use super::strangers::Memory;
 use crate::explore;
 use crate::fuse::mortal;
 use crate::ring::batch::Pushed;
+use crate::ring::mend::Mended;
 use crate::ring::mpmc::Hand;
 
 impl Memory {
@@ -212,4 +213,34 @@ pub(crate) fn a_move_that_a_dead_recoverer_left_is_settled_by_the_next() -> u64 
         }
     }
     executions
+}
+
+/// What a dead producer had pushed is taken beside a recoverer, which dies at each of its steps: nothing is counted as lost that was taken.
+pub(crate) fn a_slice_taken_beside_a_dying_recoverer_is_not_counted_as_lost() -> u64 {
+    explore::deaths(2, |fuse| {
+        let memory = Memory::with_batches(2, 1, 1);
+        assert_eq!(memory.push_two(&memory.hand(0), 0), Pushed::Some(2));
+        let recoverer = {
+            let memory = Arc::clone(&memory);
+            thread::spawn(move || {
+                let mend = || {
+                    let ring = memory.ring();
+                    ring.mend_counting(&memory.hand(1), 0, &memory.sums)
+                };
+                mortal(fuse, mend)
+            })
+        };
+        assert_eq!(memory.take(&memory.hand(2), 2), [0, 1]);
+        // who begins anew passes the dead hint, and raises the head over it
+        assert!(memory.take(&memory.hand(2), 1).is_empty());
+        let died = recoverer.join().expect("caught").is_none();
+        for dead in [0, 1] {
+            let ring = memory.ring();
+            ring.mend_counting(&memory.hand(3), dead, &memory.sums)
+                .expect("whole");
+        }
+        assert_eq!(memory.sums.get(), Mended::default());
+        memory.check_all();
+        died
+    })
 }

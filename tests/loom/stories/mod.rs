@@ -73,7 +73,8 @@ pub(crate) const STORIES: &[(&str, Story)] = stories! {
         a_ring_of_one_is_emptied_in_one_step_by_two
         a_slice_of_a_dead_producer_was_pushed_or_not
         an_item_of_a_slice_that_a_dead_consumer_leased_is_redelivered
-        a_move_that_a_dead_recoverer_left_is_settled_by_the_next;
+        a_move_that_a_dead_recoverer_left_is_settled_by_the_next
+        a_slice_taken_beside_a_dying_recoverer_is_not_counted_as_lost;
     current:
         exactly_the_named_task_is_ended_or_it_was_over
         it_is_not_missed_between_two_of_its_items;
