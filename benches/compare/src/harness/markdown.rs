@@ -121,7 +121,7 @@ pub const LINES: [Line; 19] = [
         "sum of 100,000,000 shared `f64`",
         "sum",
         &["rayon, the same pages"],
-        "numpy's own memory has huge pages, which shared memory has not on this kernel",
+        "both workers may begin on one processor, where the system wakes them, and are parted milliseconds later",
     ),
     line(
         "SHA-512 of 20,050 files",
