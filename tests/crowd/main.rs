@@ -236,7 +236,7 @@ fn with_a_shard_for_eight_workers_a_task_costs_as_many_lines_for_many_as_for_few
 
 /// The table of `docs::performance`: `cargo test --release --test crowd -- --ignored --nocapture`.
 #[test]
-#[ignore = "prints the whole table of the page, which takes minutes; the small cases are asserted in every run"]
+#[ignore = "takes minutes unless optimised; the gate runs it so: .ci/run tests"]
 fn the_table() {
     for (shards, workers) in [
         (1, 1),
