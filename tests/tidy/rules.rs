@@ -7,7 +7,7 @@ const FLOORS: [&[&str]; 7] = [
     &["error", "primitive"],
     &["sys", "codec"],
     &["mem", "spawn"],
-    &["segment", "ring", "sync"],
+    &["segment", "ring", "sync", "store", "server"],
     &["handle"],
     &[
         "value",
