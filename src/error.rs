@@ -84,6 +84,17 @@ pub enum ErrorKind {
     Privileged,
     /// Bytes in shared memory make no sense.
     Corrupted,
+    /// The connection to a server broke, or the server did not answer in time; [`Error::maybe_applied`] says whether the call may have
+    /// had its effect.
+    Disconnected,
+    /// The server came back without its data: what handles stand for is not there any more.
+    StateLost,
+    /// The lease of the lock has ended, or somebody else has the lock by now; what was to be written under it was not.
+    LockLost,
+    /// A server answered what this crate does not understand, or speaks another version of its protocol.
+    Protocol,
+    /// The value has more bytes than may be sent.
+    TooLarge,
     /// Any other refusal of the operating system.
     Os,
 }
@@ -170,6 +181,7 @@ enum Data {
     Mismatch { expected: String, found: String },
     Panic(TaskPanic),
     Death(WorkerDeath),
+    Disconnected { maybe_applied: bool },
 }
 
 impl Error {
@@ -202,6 +214,15 @@ impl Error {
         }
     }
 
+    /// Whether a call that ended in [`ErrorKind::Disconnected`] may have had its effect on the server. Where it may, calling again may do
+    /// the same twice.
+    pub fn maybe_applied(&self) -> Option<bool> {
+        match self.0.data {
+            Data::Disconnected { maybe_applied } => Some(maybe_applied),
+            _ => None,
+        }
+    }
+
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self::build(kind, message.into(), None, Data::None)
     }
@@ -218,6 +239,26 @@ impl Error {
     pub(crate) fn within(&self, what: impl fmt::Display) -> Self {
         let message = format!("{what}: {}", self.0.message);
         Self::build(self.0.kind, message, None, self.0.data.clone())
+    }
+
+    #[cfg(feature = "redis")]
+    pub(crate) fn disconnected(
+        tried: impl fmt::Display,
+        maybe_applied: bool,
+        source: impl Into<Box<dyn StdError + Send + Sync>>,
+    ) -> Self {
+        let source = source.into();
+        let effect = if maybe_applied {
+            "the server may have done it or not: look before doing it again"
+        } else {
+            "nothing was done"
+        };
+        Self::build(
+            ErrorKind::Disconnected,
+            format!("{tried}: {source}; {effect}"),
+            Some(source),
+            Data::Disconnected { maybe_applied },
+        )
     }
 
     pub(crate) fn type_mismatch(object: &str, expected: String, found: String) -> Self {
@@ -401,6 +442,8 @@ mod tests {
             Error::worker_died("squares", death),
             Error::type_mismatch("segment \"x\"", "<f8".to_owned(), "<i4".to_owned()),
             Error::os("cannot open segment \"x\"", io),
+            #[cfg(feature = "redis")]
+            Error::disconnected("cannot append to list \"x\"", true, "broken pipe"),
             Error::with_source(
                 ErrorKind::InitFailed,
                 "the initialiser failed",
@@ -412,8 +455,8 @@ mod tests {
             assert_eq!(back.kind(), error.kind());
             assert!(back.to_string().starts_with(&error.to_string()));
             assert_eq!(
-                (back.death(), back.mismatch()),
-                (error.death(), error.mismatch())
+                (back.death(), back.mismatch(), back.maybe_applied()),
+                (error.death(), error.mismatch(), error.maybe_applied())
             );
         }
         let failed = Error::with_source(
