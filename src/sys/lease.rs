@@ -36,6 +36,29 @@ impl Holder {
         set(self.fd.as_fd(), libc::F_RDLCK, at)
     }
 
+    /// Takes a lease on byte `at` for itself alone, in the place of one it has; `false` if another has one.
+    #[cfg(feature = "manager")]
+    pub(crate) fn try_alone(&self, at: u64) -> io::Result<bool> {
+        match set(self.fd.as_fd(), libc::F_WRLCK, at) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            other => other.map(|()| true),
+        }
+    }
+
+    /// The same, once no other has one: waits for that, and no order is kept among those who wait.
+    #[cfg(feature = "manager")]
+    pub(crate) fn wait_alone(&self, at: u64) -> io::Result<()> {
+        loop {
+            match fcntl(
+                &self.fd,
+                FcntlArg::F_OFD_SETLKW(&lock_of(libc::F_WRLCK, at)),
+            ) {
+                Err(nix::errno::Errno::EINTR) => {}
+                other => return Ok(other.map(drop)?),
+            }
+        }
+    }
+
     /// Gives it back.
     pub(crate) fn give_back(&self, at: u64) -> io::Result<()> {
         set(self.fd.as_fd(), libc::F_UNLCK, at)
@@ -93,6 +116,26 @@ mod tests {
         assert!(held(far));
         two.give_back(far).unwrap();
         assert!(!held(far));
+    }
+
+    #[cfg(feature = "manager")]
+    #[test]
+    fn who_has_a_lease_alone_keeps_others_out_until_it_is_given_back() {
+        let fd = memfd::create("multiproc-test", 4096).unwrap();
+        let (one, two) = (
+            Holder::new(fd.as_fd()).unwrap(),
+            Holder::new(fd.as_fd()).unwrap(),
+        );
+        two.take(3).unwrap();
+        assert!(!one.try_alone(3).unwrap());
+        two.give_back(3).unwrap();
+        assert!(one.try_alone(3).unwrap());
+        assert!(two.take(3).is_err() && !two.try_alone(3).unwrap());
+        std::thread::scope(|scope| {
+            scope.spawn(|| two.wait_alone(3).unwrap());
+            one.give_back(3).unwrap();
+        });
+        assert!(!one.try_alone(3).unwrap());
     }
 
     #[test]

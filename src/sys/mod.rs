@@ -6,6 +6,8 @@
 )]
 
 pub(crate) mod clock;
+#[cfg(feature = "manager")]
+pub(crate) mod dir;
 pub(crate) mod entry;
 pub(crate) mod fork;
 pub(crate) mod futex;
@@ -21,3 +23,5 @@ pub(crate) mod ready;
 pub(crate) mod shm;
 pub(crate) mod socket;
 pub(crate) mod stack;
+#[cfg(feature = "manager")]
+pub(crate) mod thread_end;

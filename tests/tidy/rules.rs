@@ -150,7 +150,11 @@ pub(crate) fn libc_outside_sys(sources: &[Source]) -> Vec<String> {
 }
 
 pub(crate) fn orderings_outside_their_rooms(sources: &[Source]) -> Vec<String> {
-    words_outside(sources, "Ordering", &["primitive", "mem", "sync", "ring"])
+    words_outside(
+        sources,
+        "Ordering",
+        &["primitive", "mem", "sync", "ring", "store"],
+    )
 }
 
 pub(crate) fn atomics_outside_primitive(sources: &[Source]) -> Vec<String> {
