@@ -84,8 +84,8 @@ handle_to_words!(Barrier, Core, Kind::Barrier, "barrier");
 /// What a wait at a [`Barrier`] returns: in which place the caller came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BarrierWaitResult {
-    index: usize,
-    parties: usize,
+    pub(crate) index: usize,
+    pub(crate) parties: usize,
 }
 
 impl BarrierWaitResult {

@@ -133,12 +133,37 @@ pub(crate) fn encode<T: Serialize + 'static>(value: &T, out: &mut Vec<u8>) -> Re
         out.extend_from_slice(bytes);
         return Ok(());
     }
+    append(value, out)
+}
+
+fn append<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) -> Result<(), Reason> {
     let start = out.len();
     let result = postcard::serialize_with_flavor(value, Append(out));
     result.map_err(|error| {
         out.truncate(start);
         explain(&error)
     })
+}
+
+/// Appends the bytes of a key: always by serde, so that a `str` has those of a `String`, and a slice those of a vector.
+#[cfg(feature = "manager")]
+pub(crate) fn encode_key<Q: Serialize + ?Sized>(key: &Q, out: &mut Vec<u8>) -> Result<(), Reason> {
+    append(key, out)
+}
+
+/// The key that `bytes`, all of them, stand for.
+#[cfg(feature = "manager")]
+pub(crate) fn decode_key<K: DeserializeOwned>(bytes: &[u8]) -> Result<K, Reason> {
+    all_of(postcard::take_from_bytes(bytes))
+}
+
+fn all_of<T>(taken: postcard::Result<(T, &[u8])>) -> Result<T, Reason> {
+    let (value, rest) = taken.map_err(|error| explain(&error))?;
+    if rest.is_empty() {
+        Ok(value)
+    } else {
+        Err(format!("{} bytes were left over", rest.len()))
+    }
 }
 
 /// Says more than postcard does where it can.
@@ -181,12 +206,7 @@ pub(crate) fn decode<T: DeserializeOwned + 'static>(bytes: &[u8]) -> Result<T, R
     if let Some(value) = from_raw(bytes.len(), |to| to.copy_from_slice(bytes)) {
         return value;
     }
-    let (value, rest) = postcard::take_from_bytes(bytes).map_err(|error| explain(&error))?;
-    if rest.is_empty() {
-        Ok(value)
-    } else {
-        Err(format!("{} bytes were left over", rest.len()))
-    }
+    all_of(postcard::take_from_bytes(bytes))
 }
 
 #[cfg(test)]

@@ -73,7 +73,7 @@ handle_to_words!(Condvar, Core, Kind::Condvar, "condition variable");
 
 /// Whether a wait ended since its time was over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct WaitTimeoutResult(bool);
+pub struct WaitTimeoutResult(pub(crate) bool);
 
 impl WaitTimeoutResult {
     /// Whether the time was over before anybody notified.
@@ -164,7 +164,15 @@ impl Condvar {
         guard: Guard<'a, T, L>,
         timeout: Duration,
     ) -> LockResult<(Guard<'a, T, L>, WaitTimeoutResult)> {
-        let (locked, notified) = self.sleep(guard, Wait::lasting(timeout));
+        self.wait_by(guard, Wait::lasting(timeout))
+    }
+
+    pub(crate) fn wait_by<'a, T: ?Sized, L: RawLock>(
+        &self,
+        guard: Guard<'a, T, L>,
+        wait: Wait,
+    ) -> LockResult<(Guard<'a, T, L>, WaitTimeoutResult)> {
+        let (locked, notified) = self.sleep(guard, wait);
         with(locked, WaitTimeoutResult(!notified))
     }
 

@@ -130,8 +130,11 @@ impl Event {
     ///
     /// `Forked` in a forked child.
     pub fn wait(&self) -> Result<()> {
-        self.core.words.get()?.wait(Wait::Forever);
-        Ok(())
+        self.wait_by(Wait::Forever).map(drop)
+    }
+
+    pub(crate) fn wait_by(&self, wait: Wait) -> Result<bool> {
+        Ok(self.core.words.get()?.wait(wait))
     }
 
     /// Waits no longer than that, by the monotonic clock. Whether it is set, or was since the call began.
@@ -140,6 +143,6 @@ impl Event {
     ///
     /// `Forked` in a forked child.
     pub fn wait_timeout(&self, timeout: Duration) -> Result<bool> {
-        Ok(self.core.words.get()?.wait(Wait::lasting(timeout)))
+        self.wait_by(Wait::lasting(timeout))
     }
 }

@@ -126,6 +126,8 @@ mod event;
 mod handle;
 #[cfg(test)]
 mod handle_tests;
+#[cfg(feature = "manager")]
+pub mod manager;
 mod mem;
 mod pool;
 mod primitive;
@@ -139,6 +141,8 @@ mod segment;
 mod semaphore;
 mod shared;
 mod spawn;
+#[cfg(feature = "manager")]
+mod store;
 mod sync;
 mod sys;
 mod value;
@@ -153,6 +157,8 @@ pub use condvar::{Condvar, WaitTimeoutResult};
 pub use error::{Error, ErrorKind, Result, TaskPanic, WorkerDeath};
 pub use event::Event;
 pub use handle::travel::Travels;
+#[cfg(feature = "manager")]
+pub use manager::Manager;
 pub use mem::unlocked::Atomic;
 pub use pool::{AsyncResult, Builder, Chunked, Imap, ImapUnordered, Pool, TryApplyError};
 pub use process::{Parent, Process, ProcessBuilder, active_children, parent, wait_any};

@@ -112,7 +112,11 @@ impl ReentrantLock {
     /// [`LockError::OwnerDied`](crate::LockError::OwnerDied) with the guard, if a process died while it held the lock; `Forked` in a forked
     /// child.
     pub fn lock(&self) -> LockResult<ReentrantLockGuard<'_>> {
-        self.core.lock.lock(Wait::Forever)
+        self.lock_by(Wait::Forever)
+    }
+
+    pub(crate) fn lock_by(&self, wait: Wait) -> LockResult<ReentrantLockGuard<'_>> {
+        self.core.lock.lock(wait)
     }
 
     /// Locks if nobody else holds the lock.
@@ -121,7 +125,7 @@ impl ReentrantLock {
     ///
     /// [`LockError::WouldBlock`](crate::LockError::WouldBlock), or those of [`lock`](Self::lock).
     pub fn try_lock(&self) -> LockResult<ReentrantLockGuard<'_>> {
-        self.core.lock.lock(Wait::No)
+        self.lock_by(Wait::No)
     }
 
     /// Locks, and waits for the lock no longer than that, by the monotonic clock.
@@ -130,7 +134,7 @@ impl ReentrantLock {
     ///
     /// [`LockError::Timeout`](crate::LockError::Timeout), or those of [`lock`](Self::lock).
     pub fn lock_timeout(&self, timeout: Duration) -> LockResult<ReentrantLockGuard<'_>> {
-        self.core.lock.lock(Wait::lasting(timeout))
+        self.lock_by(Wait::lasting(timeout))
     }
 
     /// Keeps the name when its creator goes, as [`Value::persist`](crate::Value::persist).

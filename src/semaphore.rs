@@ -265,7 +265,12 @@ impl Semaphore {
     /// `Forked` in a forked child; `OutOfMemory` if 1023 other living processes take part.
     #[inline]
     pub fn acquire(&self) -> Result<()> {
-        self.core.take(Wait::Forever, true)
+        self.acquire_by(Wait::Forever)
+    }
+
+    #[inline]
+    pub(crate) fn acquire_by(&self, wait: Wait) -> Result<()> {
+        self.core.take(wait, true)
     }
 
     /// As [`acquire`](Self::acquire), without waiting. If none is left, those of the dead are looked for, which costs some ten microseconds
@@ -275,7 +280,7 @@ impl Semaphore {
     ///
     /// `WouldBlock`, or those of [`acquire`](Self::acquire).
     pub fn try_acquire(&self) -> Result<()> {
-        self.core.take(Wait::No, true)
+        self.acquire_by(Wait::No)
     }
 
     /// As [`acquire`](Self::acquire), waiting no longer than that, by the monotonic clock.
@@ -284,7 +289,7 @@ impl Semaphore {
     ///
     /// `Timeout`, or those of [`acquire`](Self::acquire).
     pub fn acquire_timeout(&self, timeout: Duration) -> Result<()> {
-        self.core.take(Wait::lasting(timeout), true)
+        self.acquire_by(Wait::lasting(timeout))
     }
 
     /// Gives a permit back, and wakes one who waits. A process that holds none adds one, as in Python: to hand permits over from process to

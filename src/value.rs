@@ -186,7 +186,11 @@ impl<T: Pod, L: RawLock> Value<T, L> {
     /// [`LockError::OwnerDied`](crate::LockError::OwnerDied) with the guard, if a process died while it held the lock; `Deadlock` if this thread holds it; `Forked` in
     /// a forked child.
     pub fn lock(&self) -> LockResult<ValueGuard<'_, T, L>> {
-        self.core.guarded.lock(Wait::Forever)
+        self.lock_by(Wait::Forever)
+    }
+
+    pub(crate) fn lock_by(&self, wait: Wait) -> LockResult<ValueGuard<'_, T, L>> {
+        self.core.guarded.lock(wait)
     }
 
     /// Locks if nobody holds the lock.
@@ -195,7 +199,7 @@ impl<T: Pod, L: RawLock> Value<T, L> {
     ///
     /// [`LockError::WouldBlock`](crate::LockError::WouldBlock), or those of [`lock`](Self::lock).
     pub fn try_lock(&self) -> LockResult<ValueGuard<'_, T, L>> {
-        self.core.guarded.lock(Wait::No)
+        self.lock_by(Wait::No)
     }
 
     /// Locks, and waits for the lock no longer than that, by the monotonic clock.
@@ -204,7 +208,7 @@ impl<T: Pod, L: RawLock> Value<T, L> {
     ///
     /// [`LockError::Timeout`](crate::LockError::Timeout), or those of [`lock`](Self::lock).
     pub fn lock_timeout(&self, timeout: Duration) -> LockResult<ValueGuard<'_, T, L>> {
-        self.core.guarded.lock(Wait::lasting(timeout))
+        self.lock_by(Wait::lasting(timeout))
     }
 
     /// Runs `change` on the value under the lock, and returns what it returns.

@@ -11,6 +11,7 @@
 pub(crate) mod travel;
 pub(crate) mod words;
 
+use std::any::Any;
 use std::cell::RefCell;
 use std::fmt;
 use std::os::fd::OwnedFd;
@@ -167,22 +168,50 @@ impl Wire {
 }
 
 /// Keeps a thing alive while its handle is on the way.
-#[derive(Clone, Debug)]
-pub(crate) struct Pin {
-    wire: Wire,
-    hold: Hold,
+#[derive(Clone)]
+pub(crate) enum Pin {
+    /// A segment, or a cell of one, and the handle as it was or will be written.
+    Handle { wire: Wire, hold: Hold },
+    /// Anything else; the receiver finds it by what was written.
+    #[expect(dead_code, reason = "it is there to be dropped")]
+    Other(Arc<dyn Any + Send + Sync>),
 }
 
 impl Pin {
-    /// The handle, as it was or will be written.
-    pub(crate) fn wire(&self) -> Wire {
-        self.wire
+    /// The handle, if it is one of a segment.
+    pub(crate) fn wire(&self) -> Option<Wire> {
+        match self {
+            Self::Handle { wire, .. } => Some(*wire),
+            Self::Other(_) => None,
+        }
     }
 
-    /// The segment the thing lies in.
-    pub(crate) fn segment(&self) -> Arc<Segment> {
-        Arc::clone(self.hold.segment())
+    /// The segment the thing lies in, if it lies in one.
+    pub(crate) fn segment(&self) -> Option<Arc<Segment>> {
+        match self {
+            Self::Handle { hold, .. } => Some(Arc::clone(hold.segment())),
+            Self::Other(_) => None,
+        }
     }
+}
+
+impl fmt::Debug for Pin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Handle { wire, .. } => wire.fmt(f),
+            Self::Other(_) => f.write_str("Other"),
+        }
+    }
+}
+
+/// Keeps `thing` while what this thread is just [`encoding`] is on the way; nothing outside of that.
+#[cfg(feature = "manager")]
+pub(crate) fn keep(thing: Arc<dyn Any + Send + Sync>) {
+    ENCODING.with_borrow_mut(|scopes| {
+        if let Some(pins) = scopes.last_mut() {
+            pins.push(Pin::Other(thing));
+        }
+    });
 }
 
 /// Where descriptors of segments come from that this process has not mapped.
@@ -259,7 +288,7 @@ pub(crate) fn failed<E: serde::de::Error>(error: Error) -> E {
 /// `Gone` if its last holder let go of it; `BadSegment` if the handle or the segment makes no sense; that of `source`.
 pub(crate) fn hold(wire: Wire, source: &dyn Source) -> Result<Pin> {
     let hold = attach(wire, source)?;
-    Ok(Pin { wire, hold })
+    Ok(Pin::Handle { wire, hold })
 }
 
 fn attach(wire: Wire, source: &dyn Source) -> Result<Hold> {
@@ -321,10 +350,8 @@ pub(crate) fn serialize<S: Serializer>(
     let wire = hold.wire(frozen);
     let collected = ENCODING.with_borrow_mut(|scopes| {
         let pins = scopes.last_mut()?;
-        pins.push(Pin {
-            wire,
-            hold: hold.clone(),
-        });
+        let hold = hold.clone();
+        pins.push(Pin::Handle { wire, hold });
         Some(())
     });
     if collected.is_none() {

@@ -136,8 +136,7 @@ impl FromParent {
     /// Sends the segments of `pins` ahead of the result that names them.
     pub(crate) fn send_ahead(&self, pins: &[Pin]) {
         let mut sent: Vec<SegmentId> = Vec::new();
-        for pin in pins {
-            let segment = pin.segment();
+        for segment in pins.iter().filter_map(Pin::segment) {
             if !sent.contains(&segment.id()) {
                 self.control
                     .send(&Said::Here(segment.id()).to_bytes(), &[segment.as_fd()]);
@@ -236,10 +235,12 @@ pub(crate) fn held() -> &'static Arc<dyn Source> {
 
 /// Appends the handles of a result to its bytes: the wires, then their count.
 pub(crate) fn append_wires(pins: &[Pin], bytes: &mut Vec<u8>) {
-    for pin in pins {
-        bytes.extend_from_slice(&pin.wire().to_bytes());
+    let mut count = 0_u32;
+    for wire in pins.iter().filter_map(Pin::wire) {
+        bytes.extend_from_slice(&wire.to_bytes());
+        count += 1;
     }
-    bytes.extend_from_slice(&(pins.len() as u32).to_le_bytes());
+    bytes.extend_from_slice(&count.to_le_bytes());
 }
 
 /// Takes hold of the handles at the end of a result of `len` bytes, which `read` copies out; returns the length of what comes before

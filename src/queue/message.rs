@@ -15,7 +15,7 @@ use super::core::Core;
 use super::traffic::{Held, OnDeath};
 use crate::codec;
 use crate::error::{Error, ErrorKind, Result};
-use crate::handle::{self, Hold, SegmentId, Source};
+use crate::handle::{self, Hold, Pin, SegmentId, Source};
 use crate::segment::registry;
 use crate::sys::clock::Wait;
 
@@ -55,8 +55,7 @@ pub(super) fn put<T: Serialize + 'static>(core: &Core, value: &T, wait: Wait) ->
         let (encoded, pins) = handle::encoding(|| codec::encode(value, buffer));
         encoded.map_err(|reason| refused::<T>(core, &reason))?;
         let mut names = Vec::with_capacity(pins.len());
-        for pin in &pins {
-            let segment = pin.segment();
+        for segment in pins.iter().filter_map(Pin::segment) {
             let name = segment.name().ok_or_else(|| {
                 let why = "it holds a handle without a name, which whoever gets the message could not find; create it with a name, or give it to tasks as an argument";
                 refused::<T>(core, why)

@@ -192,7 +192,11 @@ impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
     /// `Encode` if the value cannot be turned into bytes, before anything is put; `InvalidInput` if it has more bytes than the queue may have;
     /// `Closed`; `OutOfMemory` if there is no memory for it; `Corrupted` if the queue's memory was overwritten; `Forked` in a forked child.
     pub fn put(&self, value: &T) -> Result<()> {
-        message::put(&self.core, value, Wait::Forever)
+        self.put_by(value, Wait::Forever)
+    }
+
+    pub(crate) fn put_by(&self, value: &T, wait: Wait) -> Result<()> {
+        message::put(&self.core, value, wait)
     }
 
     /// As [`put`](Self::put), if there is room now. Where memory has to be made for a large message and another process makes some, it waits
@@ -202,7 +206,7 @@ impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
     ///
     /// `WouldBlock` if the queue is full, or those of [`put`](Self::put).
     pub fn try_put(&self, value: &T) -> Result<()> {
-        message::put(&self.core, value, Wait::No)
+        self.put_by(value, Wait::No)
     }
 
     /// As [`put`](Self::put), waiting no longer than that, by the monotonic clock.
@@ -211,7 +215,7 @@ impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
     ///
     /// `Timeout`, or those of [`put`](Self::put).
     pub fn put_timeout(&self, value: &T, timeout: Duration) -> Result<()> {
-        message::put(&self.core, value, Wait::lasting(timeout))
+        self.put_by(value, Wait::lasting(timeout))
     }
 
     /// Takes the next message, and waits for one.
@@ -221,7 +225,7 @@ impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
     /// `Closed` once the queue is closed and empty; `Decode` if the message is no `T`, and `Corrupted` if it was overwritten: each for that
     /// message alone, which is dropped; `Gone` if it holds a handle of what has gone; `Forked` in a forked child.
     pub fn get(&self) -> Result<T> {
-        self.get_within(Wait::Forever)
+        self.get_by(Wait::Forever)
             .and_then(|got| got.ok_or_else(|| loan::nothing(&self.core)))
     }
 
@@ -231,7 +235,7 @@ impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
     ///
     /// Those of [`get`](Self::get).
     pub fn try_get(&self) -> Result<Option<T>> {
-        self.get_within(Wait::No)
+        self.get_by(Wait::No)
     }
 
     /// As [`get`](Self::get), waiting no longer than that, by the monotonic clock.
@@ -240,11 +244,11 @@ impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
     ///
     /// `Timeout`, or those of [`get`](Self::get).
     pub fn get_timeout(&self, timeout: Duration) -> Result<T> {
-        self.get_within(Wait::lasting(timeout))
+        self.get_by(Wait::lasting(timeout))
             .and_then(|got| got.ok_or_else(|| loan::nothing(&self.core)))
     }
 
-    fn get_within(&self, wait: Wait) -> Result<Option<T>> {
+    pub(crate) fn get_by(&self, wait: Wait) -> Result<Option<T>> {
         let Some(held) = self.core.take(wait)? else {
             return Ok(None);
         };
@@ -383,7 +387,11 @@ impl<T> Queue<T> {
     ///
     /// `Forked`.
     pub fn join(&self) -> Result<()> {
-        self.core.join_all(Wait::Forever)
+        self.join_by(Wait::Forever)
+    }
+
+    pub(crate) fn join_by(&self, wait: Wait) -> Result<()> {
+        self.core.join_all(wait)
     }
 
     /// As [`join`](Self::join), waiting no longer than that.
@@ -392,7 +400,7 @@ impl<T> Queue<T> {
     ///
     /// `Timeout`, `Forked`.
     pub fn join_timeout(&self, timeout: Duration) -> Result<()> {
-        self.core.join_all(Wait::lasting(timeout))
+        self.join_by(Wait::lasting(timeout))
     }
 
     /// How many messages were lost since the queue was made: those in the hands of processes when they died, and those that came back too often,

@@ -1,0 +1,46 @@
+//! The manager: one suite for every engine, then what each has of its own.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![cfg(feature = "manager")]
+
+/// Makes a test of each function for each engine. A function gets a manager of its own.
+macro_rules! on_each_engine {
+    ($($(#[$doc:meta])* fn $name:ident($manager:ident) $body:block)*) => {
+        $( $(#[$doc])* fn $name($manager: &multiproc::Manager) $body )*
+
+        mod local {
+            $( #[test] fn $name() { super::$name(&crate::local()); } )*
+        }
+
+        #[cfg(feature = "redis")]
+        mod remote {
+            $( #[test] fn $name() { super::$name(&crate::remote()); } )*
+        }
+    };
+}
+
+mod arrays;
+mod batches;
+mod dicts;
+mod lists;
+mod model;
+mod names;
+mod own;
+mod queues;
+mod sets;
+mod syncs;
+mod travel;
+mod values;
+
+fn local() -> multiproc::Manager {
+    multiproc::Manager::new().unwrap()
+}
+
+fn kind<T>(result: multiproc::Result<T>) -> Option<multiproc::ErrorKind> {
+    result.err().map(|error| error.kind())
+}
+
+/// What no test waits for in vain.
+const LONG: std::time::Duration = std::time::Duration::from_secs(60);
+/// What tests wait for in vain.
+const SHORT: std::time::Duration = std::time::Duration::from_millis(30);
