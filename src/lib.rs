@@ -139,6 +139,12 @@ mod ring;
 mod rwlock;
 mod segment;
 mod semaphore;
+#[cfg(feature = "redis")]
+#[allow(
+    dead_code,
+    reason = "the manager and the pool of several machines are to stand on it"
+)]
+mod server;
 mod shared;
 mod spawn;
 #[cfg(feature = "manager")]
