@@ -43,6 +43,8 @@
 //! | a large array that several processes read or change | [`Array`]; read only, without a lock: [`FrozenArray`] |
 //! | to hand plain items from process to process, fast | [`Ring`]; from one to one, the fastest: [`spsc`] |
 //! | to send messages of any size from process to process | [`Queue`]; without a copy: [`Queue::loan`] and [`Queue::recv`] |
+//! | dictionaries, lists and sets that several processes share | [`Manager`] |
+//! | all of this on several machines | [`Manager`] and [`Pool`] over a server: the feature `redis`, `_documentation::several_machines` |
 //! | to share with a program that is not my child | [`Value::create`], [`Array::create`] and their `open`, by name |
 //! | to share with numpy, Python, C | a named [`Array`], whose docs show the lines for it; what they made: [`RawArray`] |
 //! | to remove what killed processes left in `/dev/shm` | [`sweep`] |
@@ -89,10 +91,10 @@
 //!
 //! | floor | what stands there |
 //! |---|---|
-//! | 6 | `pool`: its face, parent, workers, recovery |
+//! | 6 | `pool`: its face, parent, workers, recovery; `manager`: its objects, and their engines |
 //! | 5 | what users hold: [`Value`], [`Array`], [`Shared`], [`RwLock`], [`Semaphore`], [`Ring`], [`Queue`], [`Process`] and their kin |
 //! | 4 | `handle`: how a shared thing travels to another process and is attached there |
-//! | 3 | `segment` (named, anonymous, slabs), `ring` (tasks and completion records), `sync` (locks, what one waits for, parking) |
+//! | 3 | `segment` (named, anonymous, slabs), `ring` (tasks and completion records), `sync` (locks, what one waits for, parking), `store` (LMDB), `server` (Redis) |
 //! | 2 | `mem` (the one door from an offset to a reference, headers, arenas), `spawn` (worker start) |
 //! | 1 | `sys` (all that says `libc`), `codec` |
 //! | 0 | [`Error`], atomics |
@@ -103,7 +105,12 @@
 //!
 //! # Features
 //!
-//! `auto` (on by default): workers take over before `main` by themselves. See [`init`].
+//! | feature | on by default | what it brings |
+//! |---|---|---|
+//! | `auto` | yes | workers take over before `main` by themselves; see [`init`] |
+//! | `manager` | yes | [`Manager`], and with it LMDB: twenty small crates, and C source that takes a C compiler a few seconds |
+//! | `redis` | no | `Manager::connect`, `Builder::connect` and `worker`, over a Redis or Valkey server |
+//! | `redis-tls` | no | the same over TLS |
 #![deny(unsafe_code)]
 
 #[cfg(not(target_os = "linux"))]

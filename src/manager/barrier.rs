@@ -6,7 +6,7 @@ use super::engine::{Engine, Init};
 use super::local::Local;
 use super::means::Means;
 use super::object::{Bound, Kind, deletes, travels};
-use crate::BarrierWaitResult;
+use crate::barrier::BarrierWaitResult;
 use crate::error::Result;
 
 /// A place where so many wait until all have come, as Python's `Manager().Barrier()`.
@@ -31,7 +31,7 @@ use crate::error::Result;
 /// ```
 pub struct Barrier {
     bound: Bound,
-    means: Means<crate::Barrier>,
+    means: Means<crate::barrier::Barrier>,
 }
 
 travels!(Barrier Barrier);
@@ -51,7 +51,7 @@ impl Barrier {
             Engine::Local(local) => {
                 barrier.means.local(|| {
                     let name = local.segment_name(&barrier.bound.object);
-                    let barrier = crate::Barrier::open_or_create(&name, parties)?;
+                    let barrier = crate::barrier::Barrier::open_or_create(&name, parties)?;
                     barrier.persist()?;
                     Ok(barrier)
                 })?;
@@ -60,8 +60,8 @@ impl Barrier {
         Ok(barrier)
     }
 
-    fn find(&self, local: &Local) -> Result<crate::Barrier> {
-        crate::Barrier::open(&local.segment_name(&self.bound.object))
+    fn find(&self, local: &Local) -> Result<crate::barrier::Barrier> {
+        crate::barrier::Barrier::open(&local.segment_name(&self.bound.object))
     }
 
     /// Waits until all have come, without end.

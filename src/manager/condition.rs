@@ -8,10 +8,11 @@ use super::local::Local;
 use super::lock::wrap;
 use super::means::Means;
 use super::object::{Bound, Kind, deletes, travels};
+use crate::condvar::WaitTimeoutResult;
 use crate::error::Result;
 use crate::sync::failure::{LockError, LockResult};
 use crate::sys::clock::Wait;
-use crate::{ValueGuard, WaitTimeoutResult};
+use crate::value::ValueGuard;
 
 /// A lock, and waiting for a notification with it given back, as Python's `Manager().Condition()`.
 ///
@@ -52,8 +53,8 @@ pub struct Condition {
 
 /// The lock, and what is waited on.
 struct Pair {
-    lock: crate::Value<u32>,
-    condvar: crate::Condvar,
+    lock: crate::value::Value<u32>,
+    condvar: crate::condvar::Condvar,
 }
 
 travels!(Condition Condition);
@@ -72,8 +73,8 @@ impl Condition {
 
     fn find(&self, local: &Local) -> Result<Pair> {
         let name = local.segment_name(&self.bound.object);
-        let lock = crate::Value::open_or_create(&format!("{name}lock"), || 0)?;
-        let condvar = crate::Condvar::open_or_create(&format!("{name}condvar"))?;
+        let lock = crate::value::Value::open_or_create(&format!("{name}lock"), || 0)?;
+        let condvar = crate::condvar::Condvar::open_or_create(&format!("{name}condvar"))?;
         lock.persist()?;
         condvar.persist()?;
         Ok(Pair { lock, condvar })

@@ -42,7 +42,7 @@ use crate::handle::travel::Travels;
 /// ```
 pub struct Dict<K, V> {
     bound: Bound,
-    types: PhantomData<fn(K, V) -> (K, V)>,
+    types: PhantomData<fn() -> (K, V)>,
 }
 
 travels!(Dict Dict<K, V>);
@@ -262,15 +262,6 @@ impl<K: Travels, V: Travels> Dict<K, V> {
         })
     }
 
-    /// Iterates over a [`snapshot`](Self::snapshot).
-    ///
-    /// # Errors
-    ///
-    /// As [`snapshot`](Self::snapshot).
-    pub fn iter(&self) -> Result<std::vec::IntoIter<(K, V)>> {
-        Ok(self.snapshot()?.into_iter())
-    }
-
     deletes!();
 }
 
@@ -278,7 +269,7 @@ impl<K: Travels, V: Travels> Dict<K, V> {
 pub struct DictTx<'t, K, V> {
     ops: &'t mut dyn Writes,
     object: &'t Object,
-    types: PhantomData<fn(K, V) -> (K, V)>,
+    types: PhantomData<fn() -> (K, V)>,
 }
 
 impl<'t, K: Travels, V: Travels> DictTx<'t, K, V> {

@@ -31,7 +31,7 @@ use crate::sys::clock::Wait;
 /// ```
 pub struct Event {
     bound: Bound,
-    means: Means<crate::Event>,
+    means: Means<crate::event::Event>,
 }
 
 travels!(Event Event);
@@ -48,8 +48,8 @@ impl Event {
         Bound::new(engine, Kind::Event, "", name, Init::Empty).map(Self::over)
     }
 
-    fn find(&self, local: &Local) -> Result<crate::Event> {
-        let event = crate::Event::open_or_create(&local.segment_name(&self.bound.object))?;
+    fn find(&self, local: &Local) -> Result<crate::event::Event> {
+        let event = crate::event::Event::open_or_create(&local.segment_name(&self.bound.object))?;
         event.persist()?;
         Ok(event)
     }

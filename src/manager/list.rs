@@ -291,15 +291,6 @@ impl<T: Travels> List<T> {
         })
     }
 
-    /// Iterates over the items of one moment.
-    ///
-    /// # Errors
-    ///
-    /// As [`to_vec`](Self::to_vec).
-    pub fn iter(&self) -> Result<std::vec::IntoIter<T>> {
-        Ok(self.to_vec()?.into_iter())
-    }
-
     /// Removes all items.
     ///
     /// # Errors

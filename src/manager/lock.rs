@@ -10,8 +10,9 @@ use super::means::Means;
 use super::object::{Bound, Kind, deletes, travels};
 use crate::error::Result;
 use crate::sync::failure::{LockError, LockResult};
+use crate::sync::reentrant::ReentrantLockGuard;
 use crate::sys::clock::Wait;
-use crate::{ReentrantLockGuard, ValueGuard};
+use crate::value::ValueGuard;
 
 /// A lock that one process at a time holds, as Python's `Manager().Lock()`, but that who took it gives it back.
 ///
@@ -42,7 +43,7 @@ use crate::{ReentrantLockGuard, ValueGuard};
 /// ```
 pub struct Lock {
     bound: Bound,
-    means: Means<crate::Value<u32>>,
+    means: Means<crate::value::Value<u32>>,
 }
 
 travels!(Lock Lock);
@@ -91,7 +92,7 @@ impl Lock {
             Engine::Local(local) => {
                 let lock = self.means.local(|| {
                     let name = local.segment_name(&self.bound.object);
-                    let lock = crate::Value::open_or_create(&name, || 0)?;
+                    let lock = crate::value::Value::open_or_create(&name, || 0)?;
                     lock.persist()?;
                     Ok(lock)
                 });
@@ -178,7 +179,7 @@ impl fmt::Debug for LockGuard<'_> {
 /// ```
 pub struct RLock {
     bound: Bound,
-    means: Means<crate::ReentrantLock>,
+    means: Means<crate::reentrant::ReentrantLock>,
 }
 
 travels!(RLock RLock);
@@ -227,7 +228,7 @@ impl RLock {
             Engine::Local(local) => {
                 let lock = self.means.local(|| {
                     let name = local.segment_name(&self.bound.object);
-                    let lock = crate::ReentrantLock::open_or_create(&name)?;
+                    let lock = crate::reentrant::ReentrantLock::open_or_create(&name)?;
                     lock.persist()?;
                     Ok(lock)
                 });

@@ -32,7 +32,7 @@ use crate::sys::clock::Wait;
 /// ```
 pub struct Queue<T> {
     bound: Bound,
-    means: Means<crate::Queue<T>>,
+    means: Means<crate::queue::Queue<T>>,
 }
 
 travels!(Queue Queue<T>);
@@ -55,7 +55,7 @@ impl<T: Travels> Queue<T> {
             Engine::Local(local) => {
                 queue.means.local(|| {
                     let name = local.segment_name(&queue.bound.object);
-                    let queue = crate::Queue::open_or_create(&name, capacity)?;
+                    let queue = crate::queue::Queue::open_or_create(&name, capacity)?;
                     queue.persist()?;
                     Ok(queue)
                 })?;
@@ -64,8 +64,8 @@ impl<T: Travels> Queue<T> {
         Ok(queue)
     }
 
-    fn find(&self, local: &Local) -> Result<crate::Queue<T>> {
-        crate::Queue::open(&local.segment_name(&self.bound.object))
+    fn find(&self, local: &Local) -> Result<crate::queue::Queue<T>> {
+        crate::queue::Queue::open(&local.segment_name(&self.bound.object))
     }
 
     /// Puts a message, and waits while the queue is full.

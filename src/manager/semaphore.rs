@@ -30,7 +30,7 @@ use crate::sys::clock::Wait;
 /// ```
 pub struct Semaphore {
     bound: Bound,
-    means: Means<crate::Semaphore>,
+    means: Means<crate::semaphore::Semaphore>,
 }
 
 travels!(Semaphore Semaphore);
@@ -57,9 +57,9 @@ impl Semaphore {
                 semaphore.means.local(|| {
                     let name = local.segment_name(&semaphore.bound.object);
                     let semaphore = if bounded {
-                        crate::Semaphore::open_or_create_bounded(&name, permits)?
+                        crate::semaphore::Semaphore::open_or_create_bounded(&name, permits)?
                     } else {
-                        crate::Semaphore::open_or_create(&name, permits)?
+                        crate::semaphore::Semaphore::open_or_create(&name, permits)?
                     };
                     semaphore.persist()?;
                     Ok(semaphore)
@@ -124,8 +124,8 @@ impl Semaphore {
         }
     }
 
-    fn find(&self, local: &Local) -> Result<crate::Semaphore> {
-        crate::Semaphore::open(&local.segment_name(&self.bound.object))
+    fn find(&self, local: &Local) -> Result<crate::semaphore::Semaphore> {
+        crate::semaphore::Semaphore::open(&local.segment_name(&self.bound.object))
     }
 
     deletes!();

@@ -162,15 +162,6 @@ impl<T: Travels> Set<T> {
         self.bound.read(|ops, set| dict::keys(ops, set))
     }
 
-    /// Iterates over a [`snapshot`](Self::snapshot).
-    ///
-    /// # Errors
-    ///
-    /// As [`snapshot`](Self::snapshot).
-    pub fn iter(&self) -> Result<std::vec::IntoIter<T>> {
-        Ok(self.snapshot()?.into_iter())
-    }
-
     deletes!();
 }
 

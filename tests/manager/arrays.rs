@@ -60,7 +60,7 @@ on_each_engine! {
         let array = manager.new_array(&[0_u64; 600]).unwrap();
         std::thread::scope(|scope| {
             for _ in 0..4 {
-                scope.spawn(|| (0..50).for_each(|_| drop(array.update(300, |n| n + 1).unwrap())));
+                scope.spawn(|| (0..50).for_each(|_| assert!(array.update(300, |n| n + 1).unwrap() > 0)));
             }
         });
         assert_eq!(array.to_vec().unwrap().iter().sum::<u64>(), 200);

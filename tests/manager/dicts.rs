@@ -22,7 +22,7 @@ on_each_engine! {
         assert_eq!(dict.insert(66, "b".into()).unwrap().as_deref(), Some("B"));
         assert_eq!(dict.len().unwrap(), 5);
 
-        let all: BTreeMap<_, _> = dict.iter().unwrap().collect();
+        let all: BTreeMap<_, _> = dict.snapshot().unwrap().into_iter().collect();
         assert_eq!(all.keys().copied().collect::<Vec<_>>(), [65, 66, 67, 68, 69]);
         let mut keys = dict.keys().unwrap();
         keys.sort_unstable();

@@ -37,7 +37,7 @@ on_each_engine! {
         list.reverse().unwrap();
         assert_eq!(list.to_vec().unwrap(), [21, 9, 8, 7, 6, 5, 4, 3, 1, 0]);
         list.retain(|n| n % 2 == 1).unwrap();
-        assert_eq!(list.iter().unwrap().collect::<Vec<_>>(), [21, 9, 7, 5, 3, 1]);
+        assert_eq!(list.to_vec().unwrap(), [21, 9, 7, 5, 3, 1]);
         assert_eq!(list.modify(|items| items.splice(1..3, [8]).count()).unwrap(), 2);
         assert_eq!(list.to_vec().unwrap(), [21, 8, 5, 3, 1]);
         list.clear().unwrap();
@@ -121,5 +121,23 @@ on_each_engine! {
         });
         list.sort().unwrap();
         assert_eq!(list.to_vec().unwrap(), (0..40).collect::<Vec<_>>());
+    }
+
+    /// CPython: `_TestContainers.list_iter`, `dict_iter`.
+    fn an_iteration_is_of_one_moment_whatever_changes_meanwhile(manager) {
+        let list = manager.new_list::<u8>().unwrap();
+        let dict = manager.new_dict::<u8, u8>().unwrap();
+        list.extend([1, 2, 3]).unwrap();
+        dict.extend([(1, 1), (2, 2)]).unwrap();
+        let (items, pairs) = (list.to_vec().unwrap(), dict.snapshot().unwrap());
+        let mut seen = Vec::new();
+        for item in items {
+            seen.push(item);
+            list.push(item).unwrap();
+        }
+        assert_eq!(seen, [1, 2, 3]);
+        dict.clear().unwrap();
+        assert_eq!(pairs.len(), 2);
+        assert_eq!((list.len().unwrap(), dict.len().unwrap()), (6, 0));
     }
 }

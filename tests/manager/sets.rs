@@ -10,7 +10,7 @@ on_each_engine! {
         set.extend(["b".into(), "c".into(), "a".into()]).unwrap();
         assert_eq!(set.len().unwrap(), 3);
         assert!(set.contains("b").unwrap() && !set.contains("x").unwrap());
-        let all: BTreeSet<String> = set.iter().unwrap().collect();
+        let all: BTreeSet<String> = set.snapshot().unwrap().into_iter().collect();
         assert_eq!(all, ["a", "b", "c"].map(String::from).into());
         assert!(set.remove("b").unwrap() && !set.remove("b").unwrap());
         let popped = set.pop().unwrap().unwrap();

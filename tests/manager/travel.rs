@@ -5,6 +5,7 @@ use multiproc::manager::{
     Semaphore, Set, Value,
 };
 use multiproc::{ErrorKind, Manager, Pool, Process};
+use serde::{Deserialize, Serialize};
 
 use crate::kind;
 
@@ -109,6 +110,29 @@ on_each_engine! {
         managers.push(manager.clone()).unwrap();
         managers.pop().unwrap().unwrap().counter("c").unwrap().add(1).unwrap();
         assert_eq!(manager.counter("c").unwrap().get().unwrap(), 1);
+    }
+
+    /// CPython: `_TestContainers.list_proxy_in_list`.
+    fn a_write_through_one_of_several_inner_lists_touches_that_alone(manager) {
+        let outer = manager.new_list::<List<u32>>().unwrap();
+        for _ in 0..3 {
+            let inner = manager.new_list().unwrap();
+            inner.extend([0, 1]).unwrap();
+            outer.push(inner).unwrap();
+        }
+        outer.get(1).unwrap().unwrap().push(55).unwrap();
+        let all: Vec<_> = outer.to_vec().unwrap().iter().map(|inner| inner.to_vec().unwrap()).collect();
+        assert_eq!(all, [vec![0, 1], vec![0, 1, 55], vec![0, 1]]);
+    }
+
+    /// CPython: `_TestContainers.list_proxy_in_list`.
+    fn a_list_that_contains_itself_can_be_deleted(manager) {
+        #[derive(Serialize, Deserialize)]
+        struct Node(List<Node>);
+        let list = manager.new_list::<Node>().unwrap();
+        list.push(Node(list.clone())).unwrap();
+        assert_eq!(list.get(0).unwrap().unwrap().0.len().unwrap(), 1);
+        assert!(list.delete().unwrap());
     }
 
     fn a_thing_in_shared_memory_cannot_be_put_into_an_object(manager) {

@@ -2,6 +2,7 @@
 //!
 //! A change is a transaction of the store: who is killed in it has changed nothing, or all, and what was committed stays. Waiters for items of a list
 //! sleep on the store's bell, which who pushes rings after the commit.
+#![forbid(unsafe_code)]
 
 mod keys;
 mod read;
