@@ -18,6 +18,11 @@ pub mod crashes {}
 #[doc = include_str!("coming_from_python.md")]
 pub mod coming_from_python {}
 
+/// The manager and the pool on several machines: what is promised on each engine, how to start workers, how to secure it.
+#[cfg(feature = "redis")]
+#[doc = include_str!("several_machines.md")]
+pub mod several_machines {}
+
 /// What changed, in the words of a user.
 #[doc = include_str!("changelog.md")]
 pub mod changelog {}
