@@ -202,7 +202,7 @@ pub fn init() {
     spawn::hook::init();
 }
 
-/// Removes the named values and arrays that no process holds any more, and returns their names.
+/// Removes the named values and arrays, and the managers, that no process holds any more, and returns their names.
 ///
 /// Processes that were killed leave theirs behind, until somebody creates one of the same name. What
 /// [`persist`](Value::persist) keeps stays, and so does whatever is held, being made, or not made by this crate. Reads each file's first page.
@@ -211,7 +211,7 @@ pub fn init() {
 ///
 /// [`Os`](ErrorKind::Os) or [`PermissionDenied`](ErrorKind::PermissionDenied) if `/dev/shm` cannot be read.
 pub fn sweep() -> Result<Vec<String>> {
-    segment::sweep::sweep(|_| true)
+    sweep_matching(|_| true)
 }
 
 /// As [`sweep`], for names that `wanted` accepts: those of one's own programs.
@@ -229,7 +229,14 @@ pub fn sweep() -> Result<Vec<String>> {
 /// # Ok::<(), multiproc::Error>(())
 /// ```
 pub fn sweep_matching(wanted: impl Fn(&str) -> bool) -> Result<Vec<String>> {
-    segment::sweep::sweep(wanted)
+    #[cfg_attr(
+        not(feature = "manager"),
+        expect(unused_mut, reason = "there are no managers")
+    )]
+    let mut removed = segment::sweep::sweep(&wanted)?;
+    #[cfg(feature = "manager")]
+    removed.extend(manager::sweep(&wanted)?);
+    Ok(removed)
 }
 
 #[cfg(doctest)]

@@ -49,7 +49,7 @@ const LOCKS_LEN: u64 = 4096 + READERS as u64 * 64;
 
 pub(super) fn temporary(gone: Gone) -> Result<Arc<Store>> {
     static SWEPT: Once = Once::new();
-    SWEPT.call_once(|| drop(sweep(gone)));
+    SWEPT.call_once(|| drop(sweep(|_| true, gone)));
     loop {
         let id = memory::random().map_err(|error| Error::os("cannot name a store", error))?;
         let place = Place {
@@ -84,9 +84,8 @@ fn make(place: Place, gone: Gone) -> Result<Option<Arc<Store>>> {
         return Ok(None);
     };
     let made = (|| {
-        let table = match find(dir.identity().map_err(refused)?) {
-            Ok(_) => return Err(Error::new(ErrorKind::AlreadyExists, object.clone())),
-            Err(table) => table,
+        let Err(table) = find(dir.identity().map_err(refused)?) else {
+            return Err(Error::new(ErrorKind::AlreadyExists, object.clone()));
         };
         let mapping = Alone::wait(&lease)?;
         let bell = prepare(&dir).map_err(refused)?;
@@ -241,8 +240,7 @@ fn check_pages(data: BorrowedFd<'_>, path: &Path) -> Result<()> {
         if count < meta.len() {
             return Err(bad(path, "its file has been cut short"));
         }
-        let word =
-            |at: usize| u32::from_ne_bytes([meta[at], meta[at + 1], meta[at + 2], meta[at + 3]]);
+        let word = |at: usize| bytemuck::pod_read_unaligned::<u32>(&meta[at..at + 4]);
         let size = word(SIZE_AT) as usize;
         if word(MAGIC_AT) != 0xbeef_c0de
             || !size.is_power_of_two()
@@ -488,17 +486,20 @@ fn remove(
     Ok(true)
 }
 
-/// Removes the temporary stores that no process has; returns their names.
+/// Removes the temporary stores whose name `wanted` accepts and that no process has; returns their names.
 ///
 /// # Errors
 ///
 /// `Os` or `PermissionDenied` if `/dev/shm` cannot be read.
-pub(crate) fn sweep(gone: Gone) -> Result<Vec<String>> {
+pub(crate) fn sweep(wanted: impl Fn(&str) -> bool, gone: Gone) -> Result<Vec<String>> {
     let entries =
         std::fs::read_dir(ROOT).map_err(|error| Error::os("cannot sweep /dev/shm", error))?;
     let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     let mut removed: Vec<_> = names
-        .filter(|name| id_in(name).is_some_and(|id| sweep_one(name, &id, gone).unwrap_or(false)))
+        .filter(|name| {
+            wanted(name)
+                && id_in(name).is_some_and(|id| sweep_one(name, &id, gone).unwrap_or(false))
+        })
         .collect();
     removed.sort();
     Ok(removed)

@@ -28,18 +28,19 @@
 //! child: [`Store::usable`].
 //!
 //! **Known limits.** LMDB takes reader places by process id, so processes that share a store share one pid namespace. It does not check the
-//! pages of a file that somebody else wrote. Each open store takes one of libc's thread keys, of which a process has 1024.
+//! pages of a file that somebody else wrote or cut short. Each open store takes one of libc's thread keys, of which a process has 1024.
 
 #![expect(
     unsafe_code,
     reason = "heed asks for promises about the file, its map and its readers"
 )]
-#![allow(dead_code, reason = "the manager stands on it")]
 
 mod bell;
 mod gate;
 mod growth;
 mod home;
+#[cfg(test)]
+mod tests;
 mod txn;
 
 use std::collections::HashMap;
@@ -66,7 +67,7 @@ use gate::{Env, Gate, Inside, Keeper};
 use txn::Database;
 
 pub(crate) use home::sweep;
-pub(crate) use txn::{Entry, KEY_MAX, Reader, VALUE_MAX, Writer};
+pub(crate) use txn::{KEY_MAX, Reader, Writer};
 
 /// Threads that can read at the same time, of all processes together.
 const READERS: u32 = 2048;

@@ -13,7 +13,7 @@ pub(super) type Database = heed::Database<'static, Bytes, Bytes>;
 /// Longest key in bytes: a little less than LMDB allows where pages have 4 KiB.
 pub(crate) const KEY_MAX: usize = 1900;
 /// Longest value in bytes.
-pub(crate) const VALUE_MAX: usize = u32::MAX as usize;
+const VALUE_MAX: usize = u32::MAX as usize;
 /// Keys that begin with this byte are the store's own.
 pub(super) const OWN: u8 = 0;
 
@@ -63,18 +63,7 @@ impl<'s> Reader<'s> {
         from: Bound<&[u8]>,
         to: Bound<&[u8]>,
     ) -> Result<impl Iterator<Item = Result<Entry<'a>>> + use<'a, 's>> {
-        let range = self.database.range(self.txn(), &(from, to));
-        let range = range.map_err(cannot_walk)?;
-        Ok(range.map(|entry| entry.map_err(cannot_walk)))
-    }
-
-    /// The same, the last one first.
-    pub(crate) fn range_back<'a>(
-        &'a self,
-        from: Bound<&[u8]>,
-        to: Bound<&[u8]>,
-    ) -> Result<impl Iterator<Item = Result<Entry<'a>>> + use<'a, 's>> {
-        let range = self.database.rev_range(self.txn(), &(from, to));
+        let range = self.database.range(self.txn(), &(start(from), end(to)));
         let range = range.map_err(cannot_walk)?;
         Ok(range.map(|entry| entry.map_err(cannot_walk)))
     }
@@ -88,23 +77,9 @@ impl<'s> Reader<'s> {
         self.range(Bound::Included(prefix), bound(end.as_deref()))
     }
 
-    /// The same, the last one first.
-    pub(crate) fn prefix_back<'a>(
-        &'a self,
-        prefix: &[u8],
-    ) -> Result<impl Iterator<Item = Result<Entry<'a>>> + use<'a, 's>> {
-        let end = after(prefix);
-        self.range_back(Bound::Included(prefix), bound(end.as_deref()))
-    }
-
     /// The first entry whose key begins with `prefix`.
     pub(crate) fn first(&self, prefix: &[u8]) -> Result<Option<Entry<'_>>> {
         self.prefix(prefix)?.next().transpose()
-    }
-
-    /// The last entry whose key begins with `prefix`.
-    pub(crate) fn last(&self, prefix: &[u8]) -> Result<Option<Entry<'_>>> {
-        self.prefix_back(prefix)?.next().transpose()
     }
 }
 
@@ -123,6 +98,21 @@ fn after(prefix: &[u8]) -> Option<Vec<u8>> {
     let mut end = prefix[..=last].to_vec();
     end[last] += 1;
     Some(end)
+}
+
+/// LMDB looks for no empty key; none is there, and all come after it.
+fn start(from: Bound<&[u8]>) -> Bound<&[u8]> {
+    match from {
+        Bound::Included([]) | Bound::Excluded([]) => Bound::Unbounded,
+        other => other,
+    }
+}
+
+fn end(to: Bound<&[u8]>) -> Bound<&[u8]> {
+    match to {
+        Bound::Included([]) | Bound::Excluded([]) => Bound::Excluded(&[0]),
+        other => other,
+    }
 }
 
 fn bound(end: Option<&[u8]>) -> Bound<&[u8]> {

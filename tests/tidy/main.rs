@@ -99,7 +99,7 @@ fn only_sys_says_libc() {
 }
 
 #[test]
-fn orderings_are_chosen_in_four_rooms() {
+fn orderings_are_chosen_in_five_rooms() {
     holds(orderings_outside_their_rooms, &src());
 }
 

@@ -20,7 +20,7 @@ use crate::manager::engine::Init;
 use crate::manager::object::{Kind, Object};
 use crate::manager::ops::{End, Found, Reads, Writes};
 use crate::segment;
-use crate::store::{Place, Reader, Store};
+use crate::store::{self, Place, Reader, Store};
 use crate::sys::clock::Wait;
 
 pub(crate) struct Local {
@@ -248,6 +248,11 @@ fn segments_of(store: &[u8; 16]) -> String {
     }
     name.push('.');
     name
+}
+
+/// Removes the temporary managers that no process has; returns the names of their directories.
+pub(crate) fn sweep(wanted: impl Fn(&str) -> bool) -> Result<Vec<String>> {
+    store::sweep(wanted, remove_segments)
 }
 
 /// Removes the segments of a store that has gone.
