@@ -192,7 +192,8 @@ impl Manager {
     /// The manager of this machine whose data lies in the directory `path`, which is made if there is none.
     ///
     /// Any number of processes use it at a time, and it survives them all: a change is on the disk when its call returns, which costs a wait for
-    /// the disk; [`batch`](Self::batch) makes many changes with one. Locks, queues and their like live in memory, and begin anew when the machine does. The
+    /// the disk; [`batch`](Self::batch) makes many changes with one. Locks, queues and their like live in memory, and
+    /// begin anew when no process has the manager any more. The
     /// file system must be a local one.
     ///
     /// # Errors

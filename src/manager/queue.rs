@@ -13,8 +13,8 @@ use crate::sys::clock::Wait;
 /// A queue of messages, as Python's `Manager().Queue()` and `JoinableQueue()`.
 ///
 /// It is a handle: clones of it, and what other processes make of it, are the same queue. Each message goes to one consumer, once at most: one
-/// that a consumer has got is gone if it dies then. On one machine it is a [`multiproc::Queue`](crate::Queue), which does not outlive the
-/// machine, even in a manager that is persistent.
+/// that a consumer has got is gone if it dies then. On one machine it is a [`multiproc::Queue`](crate::Queue), which
+/// goes with the last process that has the manager, even where that is persistent.
 ///
 /// # Examples
 ///

@@ -7,7 +7,8 @@
 //! * **leave it**: give the lease back, then try to have it alone: who does is the last. Then as below.
 //! * **remove**, with the lease alone and the look of step 4: 1 what else belongs to the store; 2 data and lock file; 3 the lease file; 4 the
 //!   directory. Killed before 3, the next sweep begins anew; before 4, the directory is empty, and goes by its next sweep.
-//! * **make or open a persistent one**, alone by the lease's second byte: without a data file, one is made in the directory `making`, with the
+//! * **make or open a persistent one**, alone by the lease's second byte: then its first byte, and who has that alone, as the first of all, removes
+//!   what killed processes have left of what else belongs to the store. Who leaves it as the last, alone in the same way, does so too. Without a data file, one is made in the directory `making`, with the
 //!   id in it, synced, and moved up in one step. LMDB writes the two pages that a file begins with by one call, which a kill may cut in
 //!   half: no such file is ever seen under its name.
 
@@ -337,7 +338,7 @@ pub(super) fn attach(place: &Place, gone: Gone) -> Result<Arc<Store>> {
             let data = dir.open_file(DATA).map_err(refused)?;
             let len = memfd::len(data.as_fd()).map_err(refused)?;
             check_pages(data.as_fd(), path)?;
-            if !memfd::is_there(data.as_fd(), 0, len) {
+            if !memfd::is_reserved(data.as_fd()).map_err(refused)? {
                 return Err(bad(path, "its file has holes"));
             }
             // SAFETY: alone, not in the table, and that is the length of the file.
@@ -365,7 +366,7 @@ pub(super) fn attach(place: &Place, gone: Gone) -> Result<Arc<Store>> {
         if !dir.has(DATA).map_err(refused)? {
             return Err(none());
         }
-        open_persistent(&dir, path, table)?
+        open_persistent(&dir, path, table, gone)?
     };
     if store.place != *place {
         return Err(lost("another one lies there now"));
@@ -373,7 +374,7 @@ pub(super) fn attach(place: &Place, gone: Gone) -> Result<Arc<Store>> {
     Ok(store)
 }
 
-pub(super) fn at(path: &Path) -> Result<Arc<Store>> {
+pub(super) fn at(path: &Path, gone: Gone) -> Result<Arc<Store>> {
     let refused = |error| {
         Error::os(
             format_args!("cannot open the store {}", path.display()),
@@ -393,11 +394,16 @@ pub(super) fn at(path: &Path) -> Result<Arc<Store>> {
     let dir = Dir::open(&path).map_err(refused)?;
     match find(dir.identity().map_err(refused)?) {
         Ok(store) => Ok(store),
-        Err(table) => open_persistent(&dir, &path, table),
+        Err(table) => open_persistent(&dir, &path, table, gone),
     }
 }
 
-fn open_persistent(dir: &Dir, path: &Path, table: MutexGuard<'_, Table>) -> Result<Arc<Store>> {
+fn open_persistent(
+    dir: &Dir,
+    path: &Path,
+    table: MutexGuard<'_, Table>,
+    gone: Gone,
+) -> Result<Arc<Store>> {
     let refused = |error| {
         Error::os(
             format_args!("cannot open the store {}", path.display()),
@@ -406,8 +412,8 @@ fn open_persistent(dir: &Dir, path: &Path, table: MutexGuard<'_, Table>) -> Resu
     };
     let lease = dir.make_file(LEASE).map_err(refused)?;
     let lease = Holder::new(lease.as_fd()).map_err(refused)?;
-    lease.take(USING).map_err(refused)?;
     let mapping = Alone::wait(&lease)?;
+    lease.take(USING).map_err(refused)?;
     if !dir.has(DATA).map_err(refused)? {
         make_data(dir, path)?;
     }
@@ -421,6 +427,11 @@ fn open_persistent(dir: &Dir, path: &Path, table: MutexGuard<'_, Table>) -> Resu
     fill_with_zeros(&env)?;
     let database = database_of(&env)?;
     let id = id_of(&env, database, path)?;
+    if lease.try_alone(USING).map_err(refused)? {
+        // what killed processes have left
+        gone(&id);
+        lease.take(USING).map_err(refused)?;
+    }
     drop(mapping);
     let home = Home {
         place: Place {
@@ -431,7 +442,7 @@ fn open_persistent(dir: &Dir, path: &Path, table: MutexGuard<'_, Table>) -> Resu
         directory: dir.identity().map_err(refused)?,
         lease,
         bell,
-        gone: |_| {},
+        gone,
     };
     Ok(home.into_store(table, env, database))
 }
@@ -465,6 +476,17 @@ pub(super) fn leave(place: &Place, lease: &Holder, gone: Gone) {
     if let Ok(dir) = Dir::open(place.path()) {
         let _ = remove(&dir, place.path(), lease, &place.id, gone);
     }
+}
+
+/// Gives up a persistent store. If nobody else has it, what else belongs to it goes.
+pub(super) fn close(place: &Place, lease: &Holder, gone: Gone) {
+    // beside who opens it: not between its lease and its look for others
+    if let Ok(_alone) = Alone::wait(lease)
+        && lease.try_alone(USING).unwrap_or(false)
+    {
+        gone(&place.id);
+    }
+    let _ = lease.give_back(USING);
 }
 
 /// Removes the store, if its lease can be had alone; whether that was so.

@@ -72,7 +72,7 @@ pub(crate) use txn::{KEY_MAX, Reader, Writer};
 /// Threads that can read at the same time, of all processes together.
 const READERS: u32 = 2048;
 
-/// Called with the id of a temporary store before its directory goes: to remove what else belongs to it.
+/// Called with the id of a store of which no process is left, or the first one comes: to remove what else belongs to it.
 pub(crate) type Gone = fn(&[u8; 16]);
 
 /// Where a store is, and which: enough for another process to find it.
@@ -132,8 +132,8 @@ impl Store {
     /// # Errors
     ///
     /// `Corrupted` if what lies there is no store, or damaged; `PermissionDenied`.
-    pub(crate) fn at(path: &Path) -> Result<Arc<Self>> {
-        home::at(path)
+    pub(crate) fn at(path: &Path, gone: Gone) -> Result<Arc<Self>> {
+        home::at(path, gone)
     }
 
     /// The store of that place: the one that this process has open already, if it has.
@@ -391,6 +391,8 @@ impl Drop for Store {
         }
         if self.place.is_temporary {
             home::leave(&self.place, &self.lease, self.gone);
+        } else {
+            home::close(&self.place, &self.lease, self.gone);
         }
         table.remove(&key(self.directory));
         drop(table);

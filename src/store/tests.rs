@@ -174,11 +174,11 @@ proptest! {
 fn a_persistent_store_is_there_again() {
     let folder = Folder::new("again");
     let place = {
-        let store = Store::at(&folder.0).unwrap();
+        let store = Store::at(&folder.0, nothing).unwrap();
         put(&store, b"key", b"value");
         store.place()
     };
-    let store = Store::at(&folder.0).unwrap();
+    let store = Store::at(&folder.0, nothing).unwrap();
     assert_eq!(store.place(), place);
     assert_eq!(get(&store, b"key").as_deref(), Some(&b"value"[..]));
     assert!(Arc::ptr_eq(
@@ -392,7 +392,7 @@ fn readers_that_ended_leave_their_places() {
 fn what_is_no_store_is_an_error() {
     let folder = Folder::new("garbage");
     let refused = |what: &str, kind| {
-        let error = Store::at(&folder.0).unwrap_err();
+        let error = Store::at(&folder.0, nothing).unwrap_err();
         assert_eq!(error.kind(), kind, "{what}: {error}");
         assert!(error.to_string().contains("mp-store-"), "{what}: {error}");
     };
@@ -424,7 +424,7 @@ fn what_is_no_store_is_an_error() {
 #[test]
 fn a_look_at_what_was_cut_off_is_an_error_and_not_a_signal() {
     let folder = Folder::new("cut");
-    let store = Store::at(&folder.0).unwrap();
+    let store = Store::at(&folder.0, nothing).unwrap();
     let key = |n: u32| [&b"n"[..], &n.to_be_bytes()].concat();
     for n in 0..60 {
         put(&store, &key(n), &[1; 500]);
@@ -436,7 +436,7 @@ fn a_look_at_what_was_cut_off_is_an_error_and_not_a_signal() {
         std::fs::write(&data, &whole[..len]).unwrap();
         let mut errors = 0;
         for n in 0..60 {
-            let found = Store::at(&folder.0).and_then(|store| {
+            let found = Store::at(&folder.0, nothing).and_then(|store| {
                 store.read(|reader| Ok(reader.get(&key(n))?.map(<[u8]>::to_vec)))
             });
             match found {

@@ -91,3 +91,11 @@ pub(crate) fn is_there(fd: BorrowedFd<'_>, offset: u64, len: u64) -> bool {
     let hole = nix::unistd::lseek(fd, offset.cast_signed(), nix::unistd::Whence::SeekHole);
     hole.is_ok_and(|hole| hole.cast_unsigned() >= end)
 }
+
+/// Whether the file has a page behind every byte, be it written or only reserved: where none has to be made, none can be refused. For files
+/// of a tmpfs, which reserves whole pages and counts nothing else.
+#[cfg(feature = "manager")]
+pub(crate) fn is_reserved(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    let facts = nix::sys::stat::fstat(fd)?;
+    Ok(facts.st_blocks.saturating_mul(512) >= facts.st_size)
+}

@@ -1,8 +1,61 @@
 //! What the engine of one machine has of its own.
 
-use multiproc::{ErrorKind, Manager};
+use std::path::PathBuf;
+
+use multiproc::{ErrorKind, Manager, Process};
 
 use crate::{kind, local};
+
+type Left = multiproc::Result<(Vec<PathBuf>, usize)>;
+
+/// Makes a lock and a queue in a persistent manager; the segments in which they lie, and how many messages the queue has.
+fn make(directory: PathBuf) -> Left {
+    let manager = Manager::at(&directory)?;
+    let door = manager.lock("door")?;
+    drop(door.lock()?);
+    let queue = manager.queue::<u8>("jobs")?;
+    queue.put(&1)?;
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let files = maps
+        .lines()
+        .filter_map(|line| Some(&line[line.find("/dev/shm/manager.")?..]));
+    let segments = files.map(PathBuf::from).collect();
+    let len = manager.queue::<u8>("jobs")?.len()?;
+    if directory.ends_with("killed") {
+        std::process::abort();
+    }
+    Ok((segments, len))
+}
+
+/// Found in review of this suite: the lock's segment stayed in memory for ever after its manager's directory had gone.
+#[test]
+fn nothing_stays_in_memory_of_a_manager_that_nobody_has() {
+    let directory = std::env::temp_dir().join(format!("mp-manager-left-{}", std::process::id()));
+    let (segments, len) = Process::spawn(make, directory.clone())
+        .unwrap()
+        .join()
+        .unwrap()
+        .unwrap();
+    assert!(segments.len() >= 2, "{segments:?}");
+    assert_eq!(len, 1);
+    assert!(
+        !segments.iter().any(|segment| segment.exists()),
+        "the last one takes them with it"
+    );
+    std::fs::remove_dir_all(&directory).unwrap();
+
+    let directory = directory.join("killed");
+    let killed = Process::spawn(make, directory.clone()).unwrap();
+    assert_eq!(kind(killed.join()), Some(ErrorKind::WorkerDied));
+    let manager = Manager::at(&directory).unwrap();
+    assert_eq!(
+        manager.queue::<u8>("jobs").unwrap().len().unwrap(),
+        0,
+        "the next one finds none of the dead"
+    );
+    drop(manager);
+    std::fs::remove_dir_all(directory.parent().unwrap()).unwrap();
+}
 
 #[test]
 fn a_call_inside_of_a_change_is_an_error_and_no_hang() {

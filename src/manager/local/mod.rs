@@ -61,7 +61,7 @@ impl Local {
     }
 
     pub(crate) fn at(path: &Path) -> Result<Arc<Self>> {
-        Store::at(path).map(Self::over)
+        Store::at(path, remove_segments).map(Self::over)
     }
 
     pub(crate) fn attach(place: &Place) -> Result<Arc<Self>> {
