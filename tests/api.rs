@@ -286,3 +286,71 @@ fn queues() -> multiproc::Result<()> {
     assert_eq!(&received[..], &[7; 1000]);
     Ok(())
 }
+
+#[cfg(feature = "manager")]
+#[test]
+fn a_manager_and_its_objects() -> multiproc::Result<()> {
+    use multiproc::{Manager, manager};
+
+    #[derive(Clone, serde::Serialize, serde::Deserialize)]
+    struct Shared {
+        scores: manager::Dict<String, u64>,
+        log: manager::List<String>,
+        best: manager::Value<f64>,
+        cells: manager::Array<i32>,
+        jobs: manager::Queue<String>,
+        door: manager::Lock,
+    }
+
+    let folder = std::env::temp_dir().join(name("manager"));
+    for m in [Manager::new()?, Manager::at(&folder)?] {
+        let d = m.dict::<String, u64>("scores")?;
+        d.insert("ann".into(), 1)?;
+        assert_eq!(d.get("ann")?, Some(1));
+        d.update("ann", |v| Some(v.unwrap_or(0) + 1))?;
+        let snapshot: Vec<(String, u64)> = d.snapshot()?;
+        assert_eq!((d.len()?, snapshot), (1, vec![("ann".to_owned(), 2)]));
+        assert_eq!(d.remove("ann")?, Some(2));
+        let l = m.list::<String>("log")?;
+        l.push("hi".into())?;
+        assert_eq!(l.get(0)?.as_deref(), Some("hi"));
+        assert_eq!((l.to_vec()?.len(), l.len()?), (1, 1));
+        assert_eq!(l.pop()?.as_deref(), Some("hi"));
+        let best = m.value("x", 0.0f64)?;
+        best.set(3.5)?;
+        assert!(best.get()? > 3.0);
+        let a = m.array("a", &[0i32; 10])?;
+        a.set(0, 5)?;
+        assert_eq!(a.to_vec()?[..2], [5, 0]);
+        let q = m.queue::<String>("jobs")?;
+        q.put(&"one".into())?;
+        assert_eq!(q.get()?, "one");
+        let g = m.lock("door")?;
+        {
+            let _guard = g.lock()?;
+        }
+        let shared = Shared {
+            scores: d,
+            log: l,
+            best,
+            cells: a,
+            jobs: q,
+            door: g,
+        };
+        let pool = Pool::with_workers(1)?;
+        let change = |shared: Shared| -> multiproc::Result<()> {
+            let _guard = shared.door.lock()?;
+            shared.scores.insert("bob".into(), 7)?;
+            shared.log.push("from a task".into())?;
+            shared.best.set(0.5)?;
+            shared.cells.set(9, 9)?;
+            shared.jobs.put(&"two".into())
+        };
+        pool.apply(change, shared.clone())??;
+        assert_eq!(shared.scores.get("bob")?, Some(7));
+        assert_eq!((shared.best.get()?, shared.cells.get(9)?), (0.5, 9));
+        assert_eq!((shared.log.len()?, shared.jobs.get()?), (1, "two".into()));
+    }
+    std::fs::remove_dir_all(folder).unwrap();
+    Ok(())
+}
