@@ -322,20 +322,20 @@ fn a_manager_and_its_objects() -> multiproc::Result<()> {
         let a = m.array("a", &[0i32; 10])?;
         a.set(0, 5)?;
         assert_eq!(a.to_vec()?[..2], [5, 0]);
-        let q = m.queue::<String>("jobs")?;
-        q.put(&"one".into())?;
-        assert_eq!(q.get()?, "one");
-        let g = m.lock("door")?;
+        let jobs = m.queue::<String>("jobs")?;
+        jobs.put(&"one".into())?;
+        assert_eq!(jobs.get()?, "one");
+        let door = m.lock("door")?;
         {
-            let _guard = g.lock()?;
+            let _guard = door.lock()?;
         }
         let shared = Shared {
             scores: d,
             log: l,
             best,
             cells: a,
-            jobs: q,
-            door: g,
+            jobs,
+            door,
         };
         let pool = Pool::with_workers(1)?;
         let change = |shared: Shared| -> multiproc::Result<()> {
