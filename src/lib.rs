@@ -147,10 +147,7 @@ mod rwlock;
 mod segment;
 mod semaphore;
 #[cfg(feature = "redis")]
-#[allow(
-    dead_code,
-    reason = "the manager and the pool of several machines are to stand on it"
-)]
+#[allow(dead_code, reason = "the pool of several machines is to use the rest")]
 mod server;
 mod shared;
 mod spawn;

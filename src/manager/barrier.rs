@@ -8,6 +8,8 @@ use super::means::Means;
 use super::object::{Bound, Kind, deletes, travels};
 use crate::barrier::BarrierWaitResult;
 use crate::error::Result;
+#[cfg(feature = "redis")]
+use crate::sys::clock::Wait;
 
 /// A place where so many wait until all have come, as Python's `Manager().Barrier()`.
 ///
@@ -56,6 +58,8 @@ impl Barrier {
                     Ok(barrier)
                 })?;
             }
+            #[cfg(feature = "redis")]
+            Engine::Remote(remote) => remote.make_barrier(&barrier.bound.object, parties)?,
         }
         Ok(barrier)
     }
@@ -91,6 +95,12 @@ impl Barrier {
                     None => barrier.wait(),
                 }
             }
+            #[cfg(feature = "redis")]
+            Engine::Remote(remote) => {
+                let wait = timeout.map_or(Wait::Forever, Wait::lasting);
+                let (index, parties) = remote.barrier_wait(&self.bound.object, wait)?;
+                Ok(BarrierWaitResult { index, parties })
+            }
         }
     }
 
@@ -102,6 +112,8 @@ impl Barrier {
     pub fn abort(&self) -> Result<()> {
         match &self.bound.engine {
             Engine::Local(local) => self.means.local(|| self.find(local))?.abort(),
+            #[cfg(feature = "redis")]
+            Engine::Remote(remote) => remote.barrier_set(&self.bound.object, true),
         }
     }
 
@@ -113,6 +125,8 @@ impl Barrier {
     pub fn reset(&self) -> Result<()> {
         match &self.bound.engine {
             Engine::Local(local) => self.means.local(|| self.find(local))?.reset(),
+            #[cfg(feature = "redis")]
+            Engine::Remote(remote) => remote.barrier_set(&self.bound.object, false),
         }
     }
 
@@ -124,6 +138,8 @@ impl Barrier {
     pub fn is_broken(&self) -> Result<bool> {
         match &self.bound.engine {
             Engine::Local(local) => self.means.local(|| self.find(local))?.is_broken(),
+            #[cfg(feature = "redis")]
+            Engine::Remote(remote) => remote.barrier_is_broken(&self.bound.object),
         }
     }
 
@@ -135,6 +151,8 @@ impl Barrier {
     pub fn parties(&self) -> Result<usize> {
         match &self.bound.engine {
             Engine::Local(local) => Ok(self.means.local(|| self.find(local))?.parties()),
+            #[cfg(feature = "redis")]
+            Engine::Remote(remote) => remote.barrier_parties(&self.bound.object),
         }
     }
 
@@ -146,6 +164,8 @@ impl Barrier {
     pub fn waiting(&self) -> Result<usize> {
         match &self.bound.engine {
             Engine::Local(local) => self.means.local(|| self.find(local))?.waiting(),
+            #[cfg(feature = "redis")]
+            Engine::Remote(remote) => remote.barrier_waiting(&self.bound.object),
         }
     }
 

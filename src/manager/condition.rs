@@ -8,8 +8,12 @@ use super::local::Local;
 use super::lock::wrap;
 use super::means::Means;
 use super::object::{Bound, Kind, deletes, travels};
+#[cfg(feature = "redis")]
+use super::remote;
 use crate::condvar::WaitTimeoutResult;
 use crate::error::Result;
+#[cfg(feature = "redis")]
+use crate::error::{Error, ErrorKind};
 use crate::sync::failure::{LockError, LockResult};
 use crate::sys::clock::Wait;
 use crate::value::ValueGuard;
@@ -116,6 +120,13 @@ impl Condition {
                     held: Held::Local(guard),
                 })
             }
+            #[cfg(feature = "redis")]
+            Engine::Remote(remote) => {
+                let guard = remote.lock(&self.bound.object, false, wait);
+                wrap(guard, |guard| ConditionGuard {
+                    held: Held::Remote(guard),
+                })
+            }
         }
     }
 
@@ -155,6 +166,19 @@ impl Condition {
                     (ConditionGuard { held }, result)
                 })
             }
+            #[cfg(feature = "redis")]
+            (Engine::Remote(remote), Held::Remote(guard)) => {
+                let slept = remote.condition_wait(&self.bound.object, guard, wait);
+                wrap(slept, |(guard, over)| {
+                    let held = Held::Remote(guard);
+                    (ConditionGuard { held }, WaitTimeoutResult(over))
+                })
+            }
+            #[cfg(feature = "redis")]
+            (_, Held::Local(_) | Held::Remote(_)) => Err(LockError::Other(Error::new(
+                ErrorKind::InvalidInput,
+                format!("cannot wait for {} with the guard of another", self.bound),
+            ))),
         }
     }
 
@@ -178,6 +202,8 @@ impl Condition {
                 let pair = self.means.local(|| self.find(local))?;
                 pair.condvar.notify_n(count)
             }
+            #[cfg(feature = "redis")]
+            Engine::Remote(remote) => remote.condition_notify(&self.bound.object, count),
         }
     }
 
@@ -195,6 +221,8 @@ impl Condition {
 
 enum Held<'a> {
     Local(ValueGuard<'a, u32>),
+    #[cfg(feature = "redis")]
+    Remote(remote::Guard),
 }
 
 /// Holds the lock of a [`Condition`], until it is dropped.
@@ -208,6 +236,8 @@ impl ConditionGuard<'_> {
     pub fn recover(self) -> Self {
         let held = match self.held {
             Held::Local(guard) => Held::Local(guard.recover()),
+            #[cfg(feature = "redis")]
+            Held::Remote(guard) => Held::Remote(guard.recover()),
         };
         Self { held }
     }

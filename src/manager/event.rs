@@ -62,6 +62,8 @@ impl Event {
     pub fn is_set(&self) -> Result<bool> {
         match &self.bound.engine {
             Engine::Local(local) => self.means.local(|| self.find(local))?.is_set(),
+            #[cfg(feature = "redis")]
+            Engine::Remote(remote) => remote.event_is_set(&self.bound.object),
         }
     }
 
@@ -73,6 +75,8 @@ impl Event {
     pub fn set(&self) -> Result<()> {
         match &self.bound.engine {
             Engine::Local(local) => self.means.local(|| self.find(local))?.set(),
+            #[cfg(feature = "redis")]
+            Engine::Remote(remote) => remote.event_set(&self.bound.object),
         }
     }
 
@@ -84,6 +88,8 @@ impl Event {
     pub fn clear(&self) -> Result<()> {
         match &self.bound.engine {
             Engine::Local(local) => self.means.local(|| self.find(local))?.clear(),
+            #[cfg(feature = "redis")]
+            Engine::Remote(remote) => remote.event_clear(&self.bound.object),
         }
     }
 
@@ -108,6 +114,8 @@ impl Event {
     fn wait_by(&self, wait: Wait) -> Result<bool> {
         match &self.bound.engine {
             Engine::Local(local) => self.means.local(|| self.find(local))?.wait_by(wait),
+            #[cfg(feature = "redis")]
+            Engine::Remote(remote) => remote.event_wait(&self.bound.object, wait),
         }
     }
 

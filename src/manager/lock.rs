@@ -8,6 +8,8 @@ use super::batch::Batch;
 use super::engine::{Engine, Init};
 use super::means::Means;
 use super::object::{Bound, Kind, deletes, travels};
+#[cfg(feature = "redis")]
+use super::remote;
 use crate::error::Result;
 use crate::sync::failure::{LockError, LockResult};
 use crate::sync::reentrant::ReentrantLockGuard;
@@ -98,6 +100,10 @@ impl Lock {
                 });
                 wrap(lock.map_err(LockError::Other)?.lock_by(wait), Held::Local)
             }
+            #[cfg(feature = "redis")]
+            Engine::Remote(remote) => {
+                wrap(remote.lock(&self.bound.object, false, wait), Held::Remote)
+            }
         };
         wrap(held, |held| LockGuard {
             held,
@@ -110,6 +116,8 @@ impl Lock {
 
 enum Held<'a> {
     Local(ValueGuard<'a, u32>),
+    #[cfg(feature = "redis")]
+    Remote(remote::Guard),
 }
 
 /// Holds a [`Lock`], until it is dropped.
@@ -124,6 +132,8 @@ impl LockGuard<'_> {
     pub fn recover(self) -> Self {
         let held = match self.held {
             Held::Local(guard) => Held::Local(guard.recover()),
+            #[cfg(feature = "redis")]
+            Held::Remote(guard) => Held::Remote(guard.recover()),
         };
         Self { held, ..self }
     }
@@ -136,6 +146,8 @@ impl LockGuard<'_> {
     pub fn check(&self) -> Result<()> {
         match &self.held {
             Held::Local(_) => Ok(()),
+            #[cfg(feature = "redis")]
+            Held::Remote(guard) => guard.check(),
         }
     }
 
@@ -147,6 +159,11 @@ impl LockGuard<'_> {
     pub fn batch<R>(&self, mut change: impl FnMut(&mut Batch<'_>) -> Result<R>) -> Result<R> {
         let under = match &self.held {
             Held::Local(_) => None,
+            #[cfg(feature = "redis")]
+            Held::Remote(guard) => {
+                guard.check()?;
+                Some((&self.bound.object, guard.fence()))
+            }
         };
         let engine = &self.bound.engine;
         engine.batch(under, |ops| change(&mut Batch::new(ops, engine)))
@@ -237,6 +254,11 @@ impl RLock {
                     HeldAgain::Local,
                 )
             }
+            #[cfg(feature = "redis")]
+            Engine::Remote(remote) => wrap(
+                remote.lock(&self.bound.object, true, wait),
+                HeldAgain::Remote,
+            ),
         };
         wrap(held, |held| RLockGuard {
             held,
@@ -249,6 +271,8 @@ impl RLock {
 
 enum HeldAgain<'a> {
     Local(ReentrantLockGuard<'a>),
+    #[cfg(feature = "redis")]
+    Remote(remote::Guard),
 }
 
 /// Holds an [`RLock`], until it and all others of its thread are dropped.
@@ -264,6 +288,8 @@ impl RLockGuard<'_> {
     pub fn recover(self) -> Self {
         let held = match self.held {
             HeldAgain::Local(guard) => HeldAgain::Local(guard.recover()),
+            #[cfg(feature = "redis")]
+            HeldAgain::Remote(guard) => HeldAgain::Remote(guard.recover()),
         };
         Self { held, ..self }
     }
@@ -276,6 +302,8 @@ impl RLockGuard<'_> {
     pub fn check(&self) -> Result<()> {
         match &self.held {
             HeldAgain::Local(_) => Ok(()),
+            #[cfg(feature = "redis")]
+            HeldAgain::Remote(guard) => guard.check(),
         }
     }
 }

@@ -26,6 +26,8 @@
 mod array;
 mod barrier;
 mod batch;
+#[cfg(feature = "redis")]
+mod builder;
 mod condition;
 mod dict;
 mod engine;
@@ -38,6 +40,8 @@ mod namespace;
 pub(crate) mod object;
 mod ops;
 mod queue;
+#[cfg(feature = "redis")]
+mod remote;
 mod semaphore;
 mod set;
 mod value;
@@ -56,6 +60,8 @@ use crate::handle::travel::Travels;
 pub use self::array::{Array, ArrayTx};
 pub use self::barrier::Barrier;
 pub use self::batch::Batch;
+#[cfg(feature = "redis")]
+pub use self::builder::Builder;
 pub use self::condition::{Condition, ConditionGuard};
 pub use self::dict::{Dict, DictTx};
 pub use self::event::Event;
@@ -201,6 +207,36 @@ impl Manager {
     /// `PermissionDenied`; `Corrupted` if what lies there is not a manager's.
     pub fn at(path: impl AsRef<Path>) -> Result<Self> {
         Local::at(path.as_ref()).map(Self::local)
+    }
+
+    /// The manager `default` on a Redis or Valkey server, for programs on several machines: see [`Builder::connect`] for addresses and errors.
+    ///
+    /// # Errors
+    ///
+    /// As [`Builder::connect`].
+    #[cfg(feature = "redis")]
+    pub fn connect(url: &str) -> Result<Self> {
+        Self::builder().connect(url)
+    }
+
+    /// Chooses name and times of a manager on a server.
+    #[cfg(feature = "redis")]
+    pub fn builder() -> Builder {
+        Builder::new()
+    }
+
+    /// Removes the manager from its server, with all its objects. Calls of its handles, here and elsewhere, find nothing any more, or are an
+    /// error of kind `StateLost`. Nothing is done to a manager of one machine, whose data goes with its last process or its directory.
+    ///
+    /// # Errors
+    ///
+    /// Those of the [engine](crate::manager#errors).
+    #[cfg(feature = "redis")]
+    pub fn shutdown(&self) -> Result<()> {
+        match &self.engine {
+            Engine::Local(_) => Ok(()),
+            Engine::Remote(remote) => remote.shutdown(),
+        }
     }
 
     fn local(local: std::sync::Arc<Local>) -> Self {

@@ -60,6 +60,8 @@ impl<T: Travels> Queue<T> {
                     Ok(queue)
                 })?;
             }
+            #[cfg(feature = "redis")]
+            Engine::Remote(remote) => remote.make_queue(&queue.bound.object, capacity)?,
         }
         Ok(queue)
     }
@@ -101,6 +103,11 @@ impl<T: Travels> Queue<T> {
                 let queue = self.means.local(|| self.find(local))?;
                 queue.put_by(message, wait)
             }
+            #[cfg(feature = "redis")]
+            Engine::Remote(remote) => {
+                let object = &self.bound.object;
+                object.with_bytes(message, |bytes| remote.queue_put(object, bytes, wait))
+            }
         }
     }
 
@@ -136,6 +143,12 @@ impl<T: Travels> Queue<T> {
     fn get_by(&self, wait: Wait) -> Result<Option<T>> {
         match &self.bound.engine {
             Engine::Local(local) => self.means.local(|| self.find(local))?.get_by(wait),
+            #[cfg(feature = "redis")]
+            Engine::Remote(remote) => {
+                let object = &self.bound.object;
+                let got = remote.queue_get(object, wait)?;
+                got.map(|bytes| object.decode(&bytes)).transpose()
+            }
         }
     }
 
@@ -152,6 +165,8 @@ impl<T: Travels> Queue<T> {
     pub fn len(&self) -> Result<usize> {
         match &self.bound.engine {
             Engine::Local(local) => Ok(self.means.local(|| self.find(local))?.len()),
+            #[cfg(feature = "redis")]
+            Engine::Remote(remote) => remote.queue_len(&self.bound.object),
         }
     }
 
@@ -172,6 +187,8 @@ impl<T: Travels> Queue<T> {
     pub fn capacity(&self) -> Result<usize> {
         match &self.bound.engine {
             Engine::Local(local) => Ok(self.means.local(|| self.find(local))?.capacity()),
+            #[cfg(feature = "redis")]
+            Engine::Remote(remote) => remote.queue_capacity(&self.bound.object),
         }
     }
 
@@ -183,6 +200,8 @@ impl<T: Travels> Queue<T> {
     pub fn close(&self) -> Result<()> {
         match &self.bound.engine {
             Engine::Local(local) => self.means.local(|| self.find(local))?.close(),
+            #[cfg(feature = "redis")]
+            Engine::Remote(remote) => remote.queue_close(&self.bound.object),
         }
     }
 
@@ -194,6 +213,8 @@ impl<T: Travels> Queue<T> {
     pub fn is_closed(&self) -> Result<bool> {
         match &self.bound.engine {
             Engine::Local(local) => Ok(self.means.local(|| self.find(local))?.is_closed()),
+            #[cfg(feature = "redis")]
+            Engine::Remote(remote) => remote.queue_is_closed(&self.bound.object),
         }
     }
 
@@ -205,6 +226,8 @@ impl<T: Travels> Queue<T> {
     pub fn task_done(&self) -> Result<()> {
         match &self.bound.engine {
             Engine::Local(local) => self.means.local(|| self.find(local))?.task_done(),
+            #[cfg(feature = "redis")]
+            Engine::Remote(remote) => remote.queue_task_done(&self.bound.object),
         }
     }
 
@@ -229,6 +252,8 @@ impl<T: Travels> Queue<T> {
     fn join_by(&self, wait: Wait) -> Result<()> {
         match &self.bound.engine {
             Engine::Local(local) => self.means.local(|| self.find(local))?.join_by(wait),
+            #[cfg(feature = "redis")]
+            Engine::Remote(remote) => remote.queue_join(&self.bound.object, wait),
         }
     }
 

@@ -7,6 +7,8 @@ use super::local::Local;
 use super::means::Means;
 use super::object::{Bound, Kind, deletes, travels};
 use crate::error::Result;
+#[cfg(feature = "redis")]
+use crate::sync::permits::PERMITS_MAX;
 use crate::sys::clock::Wait;
 
 /// A number of permits, as Python's `Manager().Semaphore()` and `BoundedSemaphore()`.
@@ -65,6 +67,16 @@ impl Semaphore {
                     Ok(semaphore)
                 })?;
             }
+            #[cfg(feature = "redis")]
+            Engine::Remote(remote) => {
+                let object = &semaphore.bound.object;
+                let most = if bounded {
+                    permits
+                } else {
+                    PERMITS_MAX as usize
+                };
+                remote.make_semaphore(object, permits, most)?;
+            }
         }
         Ok(semaphore)
     }
@@ -99,6 +111,8 @@ impl Semaphore {
     fn take(&self, wait: Wait) -> Result<()> {
         match &self.bound.engine {
             Engine::Local(local) => self.means.local(|| self.find(local))?.acquire_by(wait),
+            #[cfg(feature = "redis")]
+            Engine::Remote(remote) => remote.semaphore_take(&self.bound.object, wait),
         }
     }
 
@@ -110,6 +124,8 @@ impl Semaphore {
     pub fn release(&self) -> Result<()> {
         match &self.bound.engine {
             Engine::Local(local) => self.means.local(|| self.find(local))?.release(),
+            #[cfg(feature = "redis")]
+            Engine::Remote(remote) => remote.semaphore_give(&self.bound.object),
         }
     }
 
@@ -121,6 +137,8 @@ impl Semaphore {
     pub fn available(&self) -> Result<usize> {
         match &self.bound.engine {
             Engine::Local(local) => self.means.local(|| self.find(local))?.available(),
+            #[cfg(feature = "redis")]
+            Engine::Remote(remote) => remote.semaphore_left(&self.bound.object),
         }
     }
 

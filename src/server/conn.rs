@@ -41,7 +41,7 @@ pub(crate) struct Conn {
     /// It leads to a node that keys are moving to: each request says so.
     asking: bool,
     /// Keys are watched, or a transaction is open.
-    pub(super) dirty: bool,
+    dirty: bool,
     /// Which breakdown of the group it was opened after.
     pub(super) era: u64,
 }
@@ -75,6 +75,19 @@ impl Conn {
             dirty: false,
             era,
         })
+    }
+
+    /// Keys are watched from now on: if it is left like that, it is closed.
+    pub(crate) fn watch(&mut self) {
+        self.dirty = true;
+    }
+
+    pub(crate) fn unwatched(&mut self) {
+        self.dirty = false;
+    }
+
+    pub(super) fn is_clean(&self) -> bool {
+        !self.dirty
     }
 
     pub(super) fn ask(&mut self) {

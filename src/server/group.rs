@@ -352,7 +352,7 @@ impl Inner {
 
     fn put(&self, conn: Conn) {
         let mut state = self.state();
-        if !conn.dirty && conn.era == state.era && state.idle.len() < IDLE_MAX {
+        if conn.is_clean() && conn.era == state.era && state.idle.len() < IDLE_MAX {
             state.idle.push(conn);
         }
     }
@@ -494,7 +494,7 @@ impl Limits {
     /// Before the next try, or the error that ends it.
     fn next(&mut self, fault: Fault, retry: Retry, tried: &str) -> Result<Step> {
         match fault {
-            Fault::Failed(error) => Err(error.within(tried)),
+            Fault::Failed(error) => Err(error),
             Fault::Refused(refusal) => self.refused(refusal, tried),
             Fault::Broken { sent, late, source } => {
                 self.sent |= sent;

@@ -63,6 +63,8 @@ impl Refusal {
             "WRONGTYPE" => ErrorKind::TypeMismatch,
             "BUSYGROUP" => ErrorKind::AlreadyExists,
             "UNBLOCKED" | "NOGROUP" => ErrorKind::Gone,
+            "ERR" if self.detail.contains("overflow") => ErrorKind::OutOfBounds,
+            "ERR" if self.detail.contains("not an integer") => ErrorKind::Corrupted,
             _ => ErrorKind::Protocol,
         }
     }

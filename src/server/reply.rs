@@ -14,6 +14,18 @@ impl Reply {
         matches!(self.0, Value::Nil)
     }
 
+    pub(crate) fn is_array(&self) -> bool {
+        matches!(self.0, Value::Array(_))
+    }
+
+    /// Fails if it is a refusal, as each part of a transaction's reply may be.
+    pub(crate) fn check(&self, tried: impl std::fmt::Display) -> Result<()> {
+        match &self.0 {
+            Value::ServerError(error) => Err(Refusal::from(error).into_error(tried)),
+            _ => Ok(()),
+        }
+    }
+
     /// A number, or text that is one.
     pub(crate) fn int(self) -> Result<i64> {
         match self.0 {

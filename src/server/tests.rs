@@ -280,7 +280,10 @@ fn a_pipeline_is_answered_one_by_one() {
         (replies[0].as_ref().unwrap(), replies[2].as_ref().unwrap()),
         (&1, &2)
     );
-    assert_eq!(replies[1].as_ref().unwrap_err().kind(), ErrorKind::Protocol);
+    assert_eq!(
+        replies[1].as_ref().unwrap_err().kind(),
+        ErrorKind::Corrupted
+    );
     assert!(group.pipeline(Vec::new(), Retry::Never).unwrap().is_empty());
 }
 

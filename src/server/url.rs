@@ -1,11 +1,14 @@
 //! Where a server is, and as whom to speak to it.
 
+use std::cell::Cell;
+use std::collections::HashMap;
 use std::fmt;
 
 use redis::io::tcp::TcpSettings;
 use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::sys::fork::PerProcess;
 
 /// The address of a server. Shown without its password.
 #[derive(Clone)]
@@ -45,7 +48,18 @@ impl Address {
             .set_tcp_settings(TcpSettings::default().set_nodelay(true));
         let shown = shown(&info);
         let text = text.to_owned();
+        KNOWN.lock().insert(shown.clone(), text.clone());
         Ok(Self { info, text, shown })
+    }
+
+    /// The address as a handle carries it: with the password within this machine, without beyond it.
+    pub(crate) fn to_send(&self) -> String {
+        let text = if BEYOND.get() {
+            &self.shown
+        } else {
+            &self.text
+        };
+        text.clone()
     }
 
     /// The address as it was given, password and all: for other processes of this machine, never for people.
@@ -79,6 +93,33 @@ impl Address {
         };
         self.info.clone().set_addr(addr)
     }
+}
+
+thread_local! {
+    static BEYOND: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `encode`, what it makes being for another machine: no address in it has a password.
+pub(crate) fn beyond_this_machine<R>(encode: impl FnOnce() -> R) -> R {
+    struct Back(bool);
+    impl Drop for Back {
+        fn drop(&mut self) {
+            BEYOND.set(self.0);
+        }
+    }
+    let _back = Back(BEYOND.replace(true));
+    encode()
+}
+
+/// Addresses that this process has used.
+static KNOWN: PerProcess<HashMap<String, String>> = PerProcess::new();
+
+/// The address as this process uses it, of one that came from another machine.
+pub(crate) fn with_secret(sent: &str) -> String {
+    let known = KNOWN.lock();
+    known
+        .get(sent)
+        .map_or_else(|| sent.to_owned(), String::clone)
 }
 
 fn shown(info: &ConnectionInfo) -> String {

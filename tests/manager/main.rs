@@ -27,10 +27,27 @@ mod model;
 mod names;
 mod own;
 mod queues;
+#[cfg(feature = "redis")]
+#[path = "../support/redis.rs"]
+mod redis;
 mod sets;
 mod syncs;
 mod travel;
 mod values;
+
+/// One server for all tests that do it no harm, and a manager of its own for each.
+#[cfg(feature = "redis")]
+fn remote() -> multiproc::Manager {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static SERVER: std::sync::LazyLock<redis::RedisServer> =
+        std::sync::LazyLock::new(redis::RedisServer::start);
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let name = format!("test-{}", NEXT.fetch_add(1, Ordering::Relaxed));
+    multiproc::Manager::builder()
+        .name(name)
+        .connect(&SERVER.url())
+        .unwrap()
+}
 
 fn local() -> multiproc::Manager {
     multiproc::Manager::new().unwrap()

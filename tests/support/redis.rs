@@ -43,7 +43,7 @@ pub struct RedisServer {
 #[derive(Debug)]
 struct Running {
     keeper: Child,
-    /// The keeper ends the server when this closes.
+    /// The keeper ends the server, and removes its directory, when this closes.
     lifeline: Option<ChildStdin>,
     pid: Pid,
 }
@@ -92,31 +92,15 @@ impl RedisServer {
             "{missing}"
         );
         // WHY NOT PDEATHSIG: it comes when the thread ends that started the server, and each test is a thread
-        let script = "redis-server \"$@\" & pid=$!; echo pid $pid; read -r _; kill -9 $pid; wait";
+        let script = "dir=$1; shift; redis-server --dir \"$dir\" \"$@\" & pid=$!; echo pid $pid; \
+            read -r word; kill -9 $pid; wait; [ \"$word\" = keep ] || rm -rf \"$dir\"";
         let mut keeper = Command::new("sh")
-            .args([
-                "-c",
-                script,
-                "sh",
-                "--port",
-                "0",
-                "--save",
-                "",
-                "--unixsocketperm",
-                "700",
-            ])
-            .args([
-                "--daemonize",
-                "no",
-                "--logfile",
-                "",
-                "--maxmemory-policy",
-                "noeviction",
-            ])
-            .arg("--unixsocket")
-            .arg(self.socket())
-            .arg("--dir")
+            .args(["-c", script, "sh"])
             .arg(&self.dir)
+            .args(["--port", "0", "--save", "", "--unixsocketperm", "700"])
+            .args(["--daemonize", "no", "--logfile", ""])
+            .args(["--maxmemory-policy", "noeviction", "--unixsocket"])
+            .arg(self.socket())
             .args(&self.more)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -155,7 +139,9 @@ impl RedisServer {
     /// SIGKILL, and it is gone when this returns.
     pub fn kill(&mut self) {
         if let Some(mut running) = self.running.take() {
-            drop(running.lifeline.take());
+            if let Some(mut lifeline) = running.lifeline.take() {
+                let _ = lifeline.write_all(b"keep\n");
+            }
             running.keeper.wait().unwrap();
         }
     }

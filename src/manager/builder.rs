@@ -1,0 +1,109 @@
+//! How a manager on a server is joined.
+
+use std::time::Duration;
+
+use super::Manager;
+use super::engine::Engine;
+use super::remote::{Options, Remote};
+use crate::error::{Error, ErrorKind, Result};
+
+/// Joins a manager on a Redis or Valkey server, by [`Manager::builder`].
+///
+/// What is set here is how this process uses it; the first of a process to join a manager sets it for the process, and handles take it along.
+///
+/// # Examples
+///
+/// ```no_run
+/// use std::time::Duration;
+///
+/// # fn main() -> multiproc::Result<()> {
+/// let manager = multiproc::Manager::builder()
+///     .name("crawl-7")
+///     .lease(Duration::from_secs(30))
+///     .connect("redis://crawler:secret@cache.example:6379/0")?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "nothing is joined before `connect`"]
+pub struct Builder {
+    name: String,
+    options: Options,
+}
+
+impl Builder {
+    pub(super) fn new() -> Self {
+        Self {
+            name: "default".to_owned(),
+            options: Options::default(),
+        }
+    }
+
+    /// The manager of that name, 1 to 64 of `A-Z a-z 0-9 . _ -`. It is `default` unless set.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// How long a lock stays with a holder of whom the server hears nothing, 10 seconds unless set. It is renewed every third of that.
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.options.lease = lease;
+        self
+    }
+
+    /// How long the manager and its objects stay when no process uses them any more, an hour unless set.
+    pub fn lifetime(mut self, lifetime: Duration) -> Self {
+        self.options.lifetime = Some(lifetime);
+        self
+    }
+
+    /// Keeps the manager and its objects until [`shutdown`](Manager::shutdown), or as long as the server keeps its data.
+    pub fn persistent(mut self) -> Self {
+        self.options.lifetime = None;
+        self
+    }
+
+    /// How long the server may take to answer, 5 seconds unless set. Calls that wait for something wait longer.
+    pub fn reply_timeout(mut self, timeout: Duration) -> Self {
+        self.options.reply = timeout;
+        self
+    }
+
+    /// How long a call goes on trying to reach the server, or waits for one that is loading its data, 5 seconds unless set.
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.options.patience = patience;
+        self
+    }
+
+    /// Joins the manager, and makes it if there is none: `redis://[user:password@]host[:port][/db]`, `rediss://..` with the feature `redis-tls`, or
+    /// `unix:///path[?db=n&user=u&pass=p]`. Three round trips, none if this process uses it already.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` for an address or name that is none, for times that are none, and for a server that throws data away when it is full;
+    /// `Disconnected`; `PermissionDenied`; `Protocol` if another version of this crate made it.
+    pub fn connect(self, url: &str) -> Result<Manager> {
+        let Options {
+            lease,
+            reply,
+            lifetime,
+            ..
+        } = self.options;
+        let least = Duration::from_millis(30);
+        if lease < least
+            || reply < Duration::from_millis(1)
+            || lifetime.is_some_and(|time| time < least)
+        {
+            return Err(Error::new(
+                ErrorKind::InvalidInput,
+                format!(
+                    "cannot use a manager on a server with a lease of {lease:?}, replies within {reply:?} and a lifetime of {lifetime:?}: too short"
+                ),
+            ));
+        }
+        let remote = Remote::connect(url, &self.name, self.options)?;
+        Ok(Manager {
+            engine: Engine::Remote(remote),
+        })
+    }
+}

@@ -1,0 +1,486 @@
+//! The engine of several machines: objects are keys of a Redis or Valkey server, and a change is a command or a script, each one step that
+//! nobody sees half done.
+//!
+//! | object | key | what stands there |
+//! |---|---|---|
+//! | all | `meta` | protocol and epoch of the manager |
+//! | all | `objs` | a hash: name, or `#` and number, to kind and types |
+//! | dict, set, namespace, value, counter | the object's | a hash of fields |
+//! | list | the object's | a list |
+//! | array | the object's | a string |
+//! | queue | the object's | a list; `:s` capacity, unfinished, closed; `:nf` `:ne` tokens for who waits; `:j` a stream for who joins |
+//! | lock, rlock | the object's | [`lock`]; `:w` tokens for who waits |
+//! | semaphore | the object's | permits; `:w` tokens for who waits |
+//! | event | the object's | the flag; `:s` a stream for who waits |
+//! | condition | as a lock | `:c` who waits, in order; `:l` until when each is believed to live; `:s` a stream for who waits |
+//! | barrier | the object's | parties, generation; `:p` who waits; `:s` a stream for who waits |
+//!
+//! The key of an object is `n:` and its name, or `i:` and its number, after the tag of the manager. Who waits looks by a script, and sleeps on a
+//! token or stream for no longer than [`wait::ROUND`] before it looks again: what is lost with a connection or a process costs time, and
+//! never the wake-up itself. All times are the server's.
+#![forbid(unsafe_code)]
+
+mod barrier;
+mod batch;
+mod condition;
+mod direct;
+mod event;
+mod lock;
+mod overlay;
+mod queue;
+mod scripts;
+mod semaphore;
+mod wait;
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+pub(crate) use self::lock::Guard;
+
+use self::direct::Direct;
+use self::lock::Held;
+use crate::error::{Error, ErrorKind, Result};
+use crate::manager::engine::Init;
+use crate::manager::object::{Kind, Object};
+use crate::manager::ops::{End, Found, Reads, Writes};
+use crate::primitive::Counter;
+use crate::server::command::Command;
+use crate::server::group::{Group, Retry, Settings};
+use crate::server::heartbeat::Beat;
+use crate::server::keys::Tag;
+use crate::server::url::{self, Address};
+use crate::sys::clock::Wait;
+use crate::sys::fork::PerProcess;
+use crate::sys::memory;
+
+/// How a manager on a server is used. The first of a process to connect to it says so.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Options {
+    /// How long a lock stays with a holder of whom nothing is heard.
+    pub(crate) lease: Duration,
+    /// How long the manager stays when nobody uses it any more; `None` is for good.
+    pub(crate) lifetime: Option<Duration>,
+    /// How long a reply may take.
+    pub(crate) reply: Duration,
+    /// How long to go on trying where the server cannot be reached.
+    pub(crate) patience: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let Settings {
+            reply,
+            patience,
+            lifetime,
+            ..
+        } = Settings::default();
+        Self {
+            lease: Duration::from_secs(10),
+            lifetime,
+            reply,
+            patience,
+        }
+    }
+}
+
+/// Where a manager is, on its way to another process.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Place {
+    address: String,
+    name: String,
+    options: Options,
+}
+
+/// A manager on a server, once for each process that uses it.
+pub(crate) struct Remote {
+    group: Group,
+    name: String,
+    options: Options,
+    /// Unlike that of any other process that is or was.
+    client: String,
+    /// Counts what has to be told from all else of this process.
+    next: Counter,
+    held: Mutex<HashMap<String, Held>>,
+    keys: Mutex<Keys>,
+    beat: OnceLock<Beat>,
+}
+
+/// Keys that this process has to do with.
+#[derive(Default)]
+struct Keys {
+    known: HashSet<String>,
+    /// Of them, those that may have no end of life yet, since they were not there when it was set last.
+    fresh: HashSet<String>,
+}
+
+/// Keys that one request sets the end of life of.
+const AT_ONCE: usize = 500;
+
+type Managers = HashMap<(String, String), Weak<Remote>>;
+static MANAGERS: PerProcess<Managers> = PerProcess::new();
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Remote {
+    /// Joins the manager of that name, and makes it if there is none.
+    pub(crate) fn connect(url: &str, name: &str, options: Options) -> Result<Arc<Self>> {
+        let address = Address::parse(url)?;
+        let place = (address.secret().to_owned(), name.to_owned());
+        let there = || MANAGERS.lock().get(&place).and_then(Weak::upgrade);
+        if let Some(remote) = there() {
+            return Ok(remote);
+        }
+        let settings = Settings {
+            reply: options.reply,
+            patience: options.patience,
+            lifetime: options.lifetime,
+            meta: Vec::new(),
+        };
+        let group = Group::join(&address, Tag::manager(name)?, settings)?;
+        let random = memory::random().map_err(|error| Error::os("cannot make an id", error))?;
+        let remote = Arc::new(Self {
+            group,
+            name: name.to_owned(),
+            options,
+            client: format!("{:032x}", u128::from_le_bytes(random)),
+            next: Counter::new(0),
+            held: Mutex::default(),
+            keys: Mutex::default(),
+            beat: OnceLock::new(),
+        });
+        let mut managers = MANAGERS.lock();
+        managers.retain(|_, manager| manager.strong_count() > 0);
+        if let Some(first) = managers.get(&place).and_then(Weak::upgrade) {
+            drop(managers);
+            return Ok(first);
+        }
+        managers.insert(place, Arc::downgrade(&remote));
+        drop(managers);
+        remote.begin_to_renew()?;
+        Ok(remote)
+    }
+
+    /// The manager that a handle was sent from.
+    pub(crate) fn attach(place: &Place) -> Result<Arc<Self>> {
+        let url = url::with_secret(&place.address);
+        Self::connect(&url, &place.name, place.options.clone())
+    }
+
+    /// For a handle that travels. The password goes along within this machine only.
+    pub(crate) fn place(&self) -> Place {
+        Place {
+            address: self.group.address().to_send(),
+            name: self.name.clone(),
+            options: self.options.clone(),
+        }
+    }
+
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        std::ptr::eq(self, other)
+    }
+
+    fn begin_to_renew(self: &Arc<Self>) -> Result<()> {
+        let every = self.options.lease / 3;
+        let (weak, mut all) = (Arc::downgrade(self), Instant::now());
+        let beat = self.group.heart().beat(&self.group, every, move |_| {
+            let Some(remote) = weak.upgrade() else { return };
+            remote.renew_leases();
+            if let Some(lifetime) = remote.options.lifetime {
+                let due = all.elapsed() >= lifetime / 3;
+                // what fails now is tried again at the next beat
+                if remote.prolong(lifetime, due).is_ok() && due {
+                    all = Instant::now();
+                }
+            }
+        })?;
+        let _ = self.beat.set(beat);
+        Ok(())
+    }
+
+    /// Sets the end of life of the keys that have none yet, or of `all`.
+    fn prolong(&self, lifetime: Duration, all: bool) -> Result<()> {
+        let mut keys: Vec<String> = {
+            let keys = lock(&self.keys);
+            let keys = if all { &keys.known } else { &keys.fresh };
+            keys.iter().cloned().collect()
+        };
+        if all {
+            keys.retain(|key| key != &self.key("meta") && key != &self.key("objs"));
+            let objects = self.objects()?;
+            keys.extend(objects.iter().flat_map(|(object, _)| self.keys_of(object)));
+            // last, so that what tells of the others does not go before them
+            keys.push(self.key("objs"));
+        }
+        let end = |key: &String| {
+            let command = Command::new("PEXPIRE").key(key);
+            command.count(lifetime.as_millis().max(1) as usize)
+        };
+        for keys in keys.chunks(AT_ONCE) {
+            let commands = keys.iter().map(end).collect();
+            let replies = self.group.pipeline(commands, Retry::Safe)?;
+            for (key, reply) in keys.iter().zip(replies) {
+                if reply?.flag()? {
+                    lock(&self.keys).fresh.remove(key);
+                }
+            }
+        }
+        if all
+            && !self
+                .group
+                .call(end(&self.key("meta")), Retry::Safe)?
+                .flag()?
+        {
+            self.group.lose();
+        }
+        Ok(())
+    }
+
+    fn key(&self, what: &str) -> String {
+        self.group.key(what)
+    }
+
+    /// The first key of an object.
+    fn key_of(&self, object: &Object) -> String {
+        match &object.name {
+            Some(name) => self.key(&format!("n:{name}")),
+            None => self.key(&format!("i:{:x}", object.id)),
+        }
+    }
+
+    /// All keys that an object has.
+    fn keys_of(&self, object: &Object) -> Vec<String> {
+        let more: &[&str] = match object.kind {
+            Kind::Queue => &["s", "nf", "ne", "j"],
+            Kind::Lock | Kind::RLock | Kind::Semaphore => &["w"],
+            Kind::Event => &["s"],
+            Kind::Condition => &["w", "c", "l", "s"],
+            Kind::Barrier => &["p", "s"],
+            _ => &[],
+        };
+        let first = self.key_of(object);
+        let mut keys: Vec<_> = more.iter().map(|part| format!("{first}:{part}")).collect();
+        keys.push(first);
+        keys
+    }
+
+    /// Something that no other process, and no other call of this one, says.
+    fn unique(&self) -> String {
+        format!("{}:{}", self.client, self.next.next())
+    }
+
+    pub(crate) fn open_or_create(
+        &self,
+        kind: Kind,
+        of: &str,
+        name: Option<&str>,
+        init: Init<'_>,
+    ) -> Result<Object> {
+        let id = match name {
+            Some(_) => 0,
+            None => {
+                let random = memory::random();
+                let random = random.map_err(|error| Error::os("cannot make an id", error))?;
+                u128::from_le_bytes(random) as u64
+            }
+        };
+        let name = name.map(Into::into);
+        let object = Object { kind, id, name };
+        let (how, bytes) = match init {
+            Init::Empty => ("", &[][..]),
+            Init::Field(bytes) => ("field", bytes),
+            Init::Bytes(bytes) => ("bytes", bytes),
+        };
+        let call = scripts::OPEN
+            .call(&[self.key("objs"), self.key_of(&object)])
+            .arg(member(&object))
+            .arg(about(kind, of))
+            .count(self.lifetime_ms())
+            .arg(how)
+            .arg(bytes);
+        let found = self
+            .group
+            .run(&scripts::OPEN, call, Retry::Safe)?
+            .maybe_bytes()?;
+        if let Some(found) = found {
+            let (found, found_of) = about_from(&object, &found)?;
+            return Err(Error::type_mismatch(
+                &format!("{object} of {self}"),
+                what(kind, of),
+                what(found, &found_of),
+            ));
+        }
+        let mut keys = lock(&self.keys);
+        for key in self.keys_of(&object) {
+            keys.fresh.insert(key.clone());
+            keys.known.insert(key);
+        }
+        Ok(object)
+    }
+
+    pub(crate) fn delete(&self, object: &Object) -> Result<bool> {
+        let mut keys = self.keys_of(object);
+        {
+            let mut mine = lock(&self.keys);
+            for key in &keys {
+                mine.fresh.remove(key);
+            }
+        }
+        keys.insert(0, self.key("objs"));
+        let call = scripts::DELETE.call(&keys).arg(member(object));
+        self.group.run(&scripts::DELETE, call, Retry::Safe)?.flag()
+    }
+
+    /// All objects there are, and their types.
+    fn objects(&self) -> Result<Vec<(Object, String)>> {
+        let command = Command::new("HGETALL").key(self.key("objs"));
+        let mut parts = self.group.call(command, Retry::Safe)?.array()?.into_iter();
+        let mut objects = Vec::new();
+        while let (Some(member), Some(about)) = (parts.next(), parts.next()) {
+            let member = member.text()?;
+            let number = member.strip_prefix('#');
+            let id = number.and_then(|number| u64::from_str_radix(number, 16).ok());
+            let object = Object {
+                kind: Kind::Dict,
+                id: id.unwrap_or(0),
+                name: id.is_none().then(|| member.as_str().into()),
+            };
+            let (kind, of) = about_from(&object, &about.bytes()?)?;
+            objects.push((Object { kind, ..object }, of));
+        }
+        Ok(objects)
+    }
+
+    pub(crate) fn names(&self) -> Result<Vec<(String, Kind)>> {
+        let named = |(object, _): (Object, String)| Some((object.name?.to_string(), object.kind));
+        Ok(self.objects()?.into_iter().filter_map(named).collect())
+    }
+
+    /// Removes the manager with all its objects. Who uses it finds nothing any more.
+    pub(crate) fn shutdown(&self) -> Result<()> {
+        let objects = self.objects()?;
+        let keys: Vec<_> = objects
+            .iter()
+            .flat_map(|(object, _)| self.keys_of(object))
+            .collect();
+        let all = keys
+            .chunks(AT_ONCE)
+            .map(|keys| Command::new("UNLINK").args(keys));
+        let last = Command::new("UNLINK")
+            .key(self.key("objs"))
+            .key(self.key("meta"));
+        let commands = all.chain([last]).collect();
+        let replies = self.group.pipeline(commands, Retry::Safe)?;
+        replies.into_iter().try_for_each(|reply| reply.map(drop))?;
+        self.group.lose();
+        Ok(())
+    }
+
+    pub(crate) fn read<R>(&self, read: impl FnOnce(&mut dyn Reads) -> Result<R>) -> Result<R> {
+        read(&mut Direct(self))
+    }
+
+    pub(crate) fn write<R>(
+        &self,
+        mut change: impl FnMut(&mut dyn Writes) -> Result<R>,
+    ) -> Result<R> {
+        change(&mut Direct(self))
+    }
+
+    /// Runs `change` until nobody else has changed meanwhile what it has to do with. One round trip for each first look at something, and one in the
+    /// end.
+    pub(crate) fn batch<R>(
+        &self,
+        under: Option<(&Object, u64)>,
+        change: impl FnMut(&mut dyn Writes) -> Result<R>,
+    ) -> Result<R> {
+        batch::run(self, under, change)
+    }
+
+    /// Takes an item, and waits for one. An item whose reply is lost with the connection is lost.
+    pub(crate) fn list_pop_wait(
+        &self,
+        object: &Object,
+        end: End,
+        wait: Wait,
+        found: Found<'_>,
+    ) -> Result<bool> {
+        let key = self.key_of(object);
+        let pop = match end {
+            End::Front => "BLPOP",
+            End::Back => "BRPOP",
+        };
+        while let Some(round) = wait::round(wait, wait::ROUND) {
+            if let Some(item) = self.item(pop, &key, round)? {
+                found(&item);
+                return Ok(true);
+            }
+        }
+        self.write(|ops| ops.list_pop(object, end, found))
+    }
+
+    /// For a script; 0 is for good.
+    fn lifetime_ms(&self) -> usize {
+        self.options
+            .lifetime
+            .map_or(0, |time| time.as_millis().max(1) as usize)
+    }
+}
+
+impl Drop for Remote {
+    fn drop(&mut self) {
+        let has_fresh = !lock(&self.keys).fresh.is_empty();
+        if let (true, Some(lifetime)) = (has_fresh, self.options.lifetime) {
+            // where the server cannot be reached now, others that use the manager will do it
+            let _ = self.prolong(lifetime, false);
+        }
+    }
+}
+
+/// What an object is called among all of the manager.
+fn member(object: &Object) -> String {
+    match &object.name {
+        Some(name) => name.to_string(),
+        None => format!("#{:x}", object.id),
+    }
+}
+
+fn about(kind: Kind, of: &str) -> String {
+    format!("{}\n{of}", kind.word())
+}
+
+fn about_from(object: &Object, bytes: &[u8]) -> Result<(Kind, String)> {
+    let parse = || {
+        let (kind, of) = std::str::from_utf8(bytes).ok()?.split_once('\n')?;
+        Some((Kind::from_word(kind)?, of.to_owned()))
+    };
+    parse().ok_or_else(|| {
+        Error::new(
+            ErrorKind::Corrupted,
+            format!("cannot open {object}: the server does not say what it is"),
+        )
+    })
+}
+
+fn what(kind: Kind, of: &str) -> String {
+    match of {
+        "" => format!("a {}", kind.word()),
+        of => format!("a {} of {of}", kind.word()),
+    }
+}
+
+impl fmt::Display for Remote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "the manager \"{}\" at {}",
+            self.name,
+            self.group.address()
+        )
+    }
+}
