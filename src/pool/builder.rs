@@ -15,6 +15,7 @@ use crate::pool::Pool;
 use crate::pool::board::{Board, WORKERS_MAX};
 use crate::pool::call;
 use crate::pool::crew::{Crew, Orders};
+use crate::pool::engine::Engine;
 use crate::pool::memory::Memory;
 use crate::pool::message::Init;
 use crate::pool::parent::Core;
@@ -256,7 +257,7 @@ impl<S> Builder<S> {
         ));
         travel::announce_drops(&core);
         core.start_all()?;
-        Ok(Pool::over(core, workers, max_tasks))
+        Ok(Pool::over(Engine::Here(core), workers, max_tasks))
     }
 }
 

@@ -6,10 +6,15 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::thread::{self, ThreadId};
 
 use crate::pool::memory::lock;
-use crate::pool::parent::Core;
-use crate::sys::clock::Wait;
 
 pub(super) type Callback = Box<dyn FnOnce() + Send>;
+
+/// Whose results the callbacks wait for.
+pub(super) trait Host: Send + Sync + 'static {
+    fn callbacks(&self) -> &Callbacks;
+    /// Waits until `is_done`, collecting results meanwhile where nobody else does.
+    fn collect_until(self: &Arc<Self>, is_done: impl Fn() -> bool);
+}
 
 /// Callbacks that wait for results, and those that can run.
 #[derive(Default)]
@@ -32,11 +37,11 @@ struct State {
 
 impl Callbacks {
     /// Another callback will come. Starts the thread if need be.
-    pub(super) fn expect_one(&self, core: &Arc<Core>) {
+    pub(super) fn expect_one<H: Host>(&self, host: &Arc<H>) {
         let mut state = lock(&self.state);
         state.expected += 1;
         if state.thread.is_none() {
-            let weak = Arc::downgrade(core);
+            let weak = Arc::downgrade(host);
             let named = thread::Builder::new().name("multiproc-callbacks".to_owned());
             // without a thread callbacks wait; the next one tries again
             state.thread = named
@@ -107,12 +112,12 @@ impl Callbacks {
     }
 }
 
-fn run(core: &Weak<Core>) {
-    while let Some(core) = core.upgrade() {
-        match core.callbacks.next() {
+fn run<H: Host>(host: &Weak<H>) {
+    while let Some(host) = host.upgrade() {
+        match host.callbacks().next() {
             // the panic hook has printed what there is to say
             Ok(Some(callback)) => drop(catch_unwind(AssertUnwindSafe(callback))),
-            Ok(None) => drop(core.wait(Wait::Forever, || core.callbacks.has_news())),
+            Ok(None) => host.collect_until(|| host.callbacks().has_news()),
             Err(()) => return,
         }
     }

@@ -19,7 +19,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::handle;
 use crate::pool::batch::Part;
 use crate::pool::call::Call;
-use crate::pool::map::{Chunked, Template, encode_range};
+use crate::pool::encode;
+use crate::pool::engine::Shared;
+use crate::pool::map::{Chunked, Template};
 use crate::pool::parent::Core;
 use crate::pool::result::Job;
 use crate::pool::wire::Status;
@@ -270,12 +272,12 @@ impl<S> Chunked<'_, S> {
             let message = format!("the chunks of {array:?} are to have 0 elements: at least one");
             return Err(Error::new(ErrorKind::InvalidInput, message));
         }
-        let core = &self.pool().core;
+        let core = self.pool().engine.of_this_machine()?;
         core.check_open()?;
         self.chunk_for(1)?;
         let mut lending = array.lend()?;
         let count = array.len().div_ceil(len);
-        let workers = self.pool().workers;
+        let workers = self.pool().workers();
         // guided self-scheduling (Polychronopoulos and Kuck, 1987): each message is half of a worker's share of what is left
         let per_message = |left: usize| {
             let least = count.div_ceil(LAST * workers);
@@ -286,7 +288,7 @@ impl<S> Chunked<'_, S> {
         let template = Template {
             function,
             number: codec::number_size::<R>(),
-            context: Some(core.context(&context.0, context.1)?),
+            context: Some(Shared::Here(core.context(&context.0, context.1)?)),
             once: true,
         };
         let submitted = submit(core, &template, &job, count, per_message, &mut lending);
@@ -347,7 +349,7 @@ fn submit<T: Pod, L: RawLock>(
         let indices: Vec<u64> = (first..count.min(first + per_message(count - first)?))
             .map(|n| n as u64)
             .collect();
-        let input = encode_range(core, &indices, 0, indices.len())?;
+        let input = encode::range(&**core, &indices, 0..indices.len())?;
         lending.begin();
         template.submit(core, job, first, indices.len(), input, Wait::Forever)?;
         first += indices.len();

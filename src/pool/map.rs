@@ -1,6 +1,5 @@
 //! Many items: `map`, `imap` and their kin, and the chunks they travel in.
 
-use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::iter::FusedIterator;
@@ -11,15 +10,14 @@ use serde::de::DeserializeOwned;
 
 use crate::codec;
 use crate::error::{Error, ErrorKind, Result};
+use crate::handle;
 use crate::handle::travel::Travels;
-use crate::handle::{self, Pin};
 use crate::pool::Pool;
 use crate::pool::call::{OnState, Plain, With};
-use crate::pool::input::reusable;
+use crate::pool::engine::{Engine, Shared};
 use crate::pool::parent::Core;
 use crate::pool::result::{self, Arrivals, AsyncResult, Hook, Job};
-use crate::pool::task::{Context, Entry, Input, InputBytes};
-use crate::pool::wire::ARGUMENTS_INLINE;
+use crate::pool::task::{Entry, Input};
 use crate::ring::line::ITEMS_MAX;
 use crate::spawn::function::Reference;
 use crate::sys::clock::Wait;
@@ -105,7 +103,7 @@ impl<'p, S> Chunked<'p, S> {
                 format!("cannot encode the context of map_with: {why}"),
             )
         })?;
-        let context = self.pool.core.context(&bytes, pins)?;
+        let context = self.pool.engine.context(bytes, pins)?;
         self.submit_all(Reference::of::<With<C, A, R>>(f)?, Some(context), items)?
             .get()
     }
@@ -169,17 +167,17 @@ impl<'p, S> Chunked<'p, S> {
     {
         let chunk = self.chunk_for(1);
         let function = Reference::of::<Plain<A, R>>(f);
-        let slots = self.pool.core.memory.board.shape().slots as usize;
-        let (function, chunk, failed) = match (function, chunk, self.pool.core.check_open()) {
+        let slots = self.pool.engine.depth();
+        let (function, chunk, failed) = match (function, chunk, self.pool.engine.check_open()) {
             (Ok(function), Ok(chunk), Ok(())) => (Some(function), chunk, None),
             (Err(error), ..) | (_, Err(error), _) | (.., Err(error)) => (None, 1, Some(error)),
         };
         Feed {
-            core: &self.pool.core,
+            engine: &self.pool.engine,
             function,
             number: codec::number_size::<R>(),
             chunk,
-            window: (8 * self.pool.workers).max(64).min(slots),
+            window: (8 * self.pool.workers()).max(64).min(slots),
             widest: WINDOW_MAX.min(slots / 2),
             items: items.into_iter(),
             taken: 0,
@@ -211,18 +209,18 @@ impl<'p, S> Chunked<'p, S> {
     fn submit_all<A: Travels, R: Travels, I>(
         self,
         function: Reference,
-        context: Option<Arc<Context>>,
+        context: Option<Shared>,
         items: I,
     ) -> Result<AsyncResult<Vec<R>>>
     where
         I: IntoIterator<Item = A>,
     {
-        let core = &self.pool.core;
-        core.check_open()?;
+        let engine = &self.pool.engine;
+        engine.check_open()?;
         self.chunk_for(1)?;
         let items: Vec<A> = items.into_iter().collect();
         // CPython's formula: four chunks for each worker
-        let chunk = self.chunk_for(items.len().div_ceil(4 * self.pool.workers))?;
+        let chunk = self.chunk_for(items.len().div_ceil(4 * self.pool.workers()))?;
         let job = Job::new(items.len(), None);
         let template = Template {
             function,
@@ -233,15 +231,15 @@ impl<'p, S> Chunked<'p, S> {
         let mut first = 0;
         while first < items.len() {
             let count = chunk.min(items.len() - first);
-            let submitted = encode_range(core, &items, first, count)
-                .and_then(|input| template.submit(core, &job, first, count, input, Wait::Forever));
+            let range = first..first + count;
+            let submitted = engine.submit(&template, &job, first, &items, range, Wait::Forever);
             if let Err(error) = submitted {
-                core.cancel(false, |other| Arc::ptr_eq(other, &job));
+                engine.cancel(false, |other| Arc::ptr_eq(other, &job));
                 return Err(error);
             }
             first += count;
         }
-        Ok(AsyncResult::new(Arc::clone(core), job, result::all::<R>))
+        Ok(AsyncResult::new(engine.clone(), job, result::all::<R>))
     }
 }
 
@@ -249,12 +247,13 @@ impl<'p, S> Chunked<'p, S> {
 pub(super) struct Template {
     pub(super) function: Reference,
     pub(super) number: Option<usize>,
-    pub(super) context: Option<Arc<Context>>,
+    pub(super) context: Option<Shared>,
     /// An item is never run again, whatever the pool's retries.
     pub(super) once: bool,
 }
 
 impl Template {
+    /// Submits to workers of this machine.
     pub(super) fn submit(
         &self,
         core: &Arc<Core>,
@@ -272,7 +271,7 @@ impl Template {
             function: self.function,
             input,
             number: self.number,
-            context: self.context.clone(),
+            context: self.context.as_ref().and_then(Shared::here),
             attempts: 0,
             retries: if self.once { 0 } else { core.retries },
             unwanted: false,
@@ -281,92 +280,9 @@ impl Template {
     }
 }
 
-thread_local! {
-    /// Where values are encoded on their way to shared memory.
-    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
-
-/// Encodes with `write` into a buffer that is used again and again, and places the bytes.
-fn encode_by(core: &Core, write: impl FnOnce(&mut Vec<u8>) -> Result<()>) -> Result<Input> {
-    let mut scratch = SCRATCH.take(); // an encoder of the user's may come here again
-    scratch.clear();
-    let (written, pins) = handle::encoding(|| write(&mut scratch));
-    let input = written.and_then(|()| place(core, &scratch, false, pins));
-    SCRATCH.set(reusable(scratch));
-    input
-}
-
-/// Encodes the argument of a single task.
-pub(super) fn encode_one<A: Travels>(core: &Core, argument: &A) -> Result<Input> {
-    match codec::raw(argument) {
-        Some(bytes) => place(core, bytes, false, Vec::new()),
-        None => encode_by(core, |bytes| {
-            codec::encode(argument, bytes).map_err(|why| unencodable(0, &why))
-        }),
-    }
-}
-
-/// Encodes `items[first..first + count]`: bare numbers in one copy, others each with its length before it.
-pub(super) fn encode_range<A: Travels>(
-    core: &Core,
-    items: &Vec<A>,
-    first: usize,
-    count: usize,
-) -> Result<Input> {
-    if let (Some(bytes), Some(size)) = (codec::raw(items), codec::number_size::<A>()) {
-        return place(
-            core,
-            &bytes[first * size..(first + count) * size],
-            true,
-            Vec::new(),
-        );
-    }
-    let range = &items[first..first + count];
-    if let [only] = range {
-        return encode_one(core, only);
-    }
-    encode_by(core, |bytes| {
-        for (at, item) in range.iter().enumerate() {
-            let start = bytes.len();
-            bytes.extend_from_slice(&[0; 8]);
-            codec::encode(item, bytes).map_err(|why| unencodable(first + at, &why))?;
-            let len = (bytes.len() - start - 8) as u64;
-            bytes[start..start + 8].copy_from_slice(&len.to_le_bytes());
-        }
-        Ok(())
-    })
-}
-
-fn place(core: &Core, bytes: &[u8], plain: bool, pins: Vec<Pin>) -> Result<Input> {
-    let placed = if bytes.len() <= ARGUMENTS_INLINE {
-        let mut words = [0; ARGUMENTS_INLINE / 8];
-        for (word, part) in words.iter_mut().zip(bytes.chunks(8)) {
-            let mut whole = [0; 8];
-            whole[..part.len()].copy_from_slice(part);
-            *word = u64::from_le_bytes(whole);
-        }
-        InputBytes::Inline(words)
-    } else {
-        InputBytes::Placed(core.memory.place(bytes)?)
-    };
-    Ok(Input {
-        len: bytes.len(),
-        plain,
-        bytes: placed,
-        pins,
-    })
-}
-
-fn unencodable(index: usize, why: &str) -> Error {
-    Error::new(
-        ErrorKind::Encode,
-        format!("cannot encode the argument of item {index}: {why}"),
-    )
-}
-
 /// Takes items from an iterator and submits them, a chunk at a time, while the window has room.
 struct Feed<'p, I> {
-    core: &'p Arc<Core>,
+    engine: &'p Engine,
     function: Option<Reference>,
     number: Option<usize>,
     chunk: usize,
@@ -401,10 +317,10 @@ impl<A: Travels, I: Iterator<Item = A>> Feed<'_, I> {
         };
         let first = self.taken;
         self.taken += items.len();
-        let ours = self.core.check_ours();
-        let input = ours.and_then(|()| encode_range(self.core, &items, 0, items.len()));
-        let submitted = input.and_then(|input| {
-            template.submit(self.core, &job, first, items.len(), input, Wait::Forever)
+        let submitted = self.engine.check_ours().and_then(|()| {
+            let range = 0..items.len();
+            self.engine
+                .submit(&template, &job, first, &items, range, Wait::Forever)
         });
         match submitted {
             Ok(()) => Some(job),
@@ -420,7 +336,7 @@ impl<A: Travels, I: Iterator<Item = A>> Feed<'_, I> {
 impl<I> Feed<'_, I> {
     /// Chunks that may be under way now: more where results come faster than who waits for them can be woken.
     fn window(&self) -> usize {
-        self.window.max((4 * self.core.haste()).min(self.widest))
+        self.window.max((4 * self.engine.haste()).min(self.widest))
     }
 
     /// After a submission that began at `start`: whether a result is there, so that the caller need not wait for more items. Where items
@@ -432,7 +348,7 @@ impl<I> Feed<'_, I> {
         } else {
             Wait::No
         };
-        self.core.wait(wait, is_ready)
+        self.engine.wait(wait, is_ready)
     }
 }
 
@@ -486,10 +402,10 @@ impl<A: Travels, R: Travels, I: Iterator<Item = A>> Iterator for Imap<'_, R, I> 
         let Some(job) = self.pending.pop_front() else {
             return self.feed.failed.take().map(Err);
         };
-        if !self.feed.core.wait(Wait::Forever, || job.is_done()) {
+        if !self.feed.engine.wait(Wait::Forever, || job.is_done()) {
             self.feed.function = None;
             self.pending.clear();
-            return self.feed.core.check_ours().err().map(Err);
+            return self.feed.engine.check_ours().err().map(Err);
         }
         take_values(&job, &mut self.values);
         self.values.pop_front()
@@ -532,13 +448,13 @@ impl<A: Travels, R: Travels, I: Iterator<Item = A>> Iterator for ImapUnordered<'
         }
         if !self
             .feed
-            .core
+            .engine
             .wait(Wait::Forever, || !self.arrivals.is_empty())
         {
             // inherited by fork: nothing comes
             self.feed.function = None;
             self.pending.clear();
-            return self.feed.core.check_ours().err().map(Err);
+            return self.feed.engine.check_ours().err().map(Err);
         }
         let job = self
             .arrivals
@@ -555,7 +471,7 @@ impl<A: Travels, R: Travels, I: Iterator<Item = A>> FusedIterator for ImapUnorde
 impl<R, I> Drop for Imap<'_, R, I> {
     fn drop(&mut self) {
         if !self.pending.is_empty() {
-            self.feed.core.cancel(false, |job| {
+            self.feed.engine.cancel(false, |job| {
                 self.pending.iter().any(|own| Arc::ptr_eq(own, job))
             });
         }
@@ -565,7 +481,7 @@ impl<R, I> Drop for Imap<'_, R, I> {
 impl<R, I> Drop for ImapUnordered<'_, R, I> {
     fn drop(&mut self) {
         if !self.pending.is_empty() {
-            self.feed.core.cancel(false, |job| {
+            self.feed.engine.cancel(false, |job| {
                 self.pending.values().any(|own| Arc::ptr_eq(own, job))
             });
         }

@@ -8,7 +8,8 @@
 //! | `map` | many items: chunks, windows, order |
 //! | `result` | [`AsyncResult`] and the jobs behind it |
 //! | `callbacks` | the thread of `on_done` |
-//! | `parent`, `task`, `collect` | submit, wait, take in |
+//! | `engine` | who does the work |
+//! | `encode`, `parent`, `task`, `collect`, `ending` | submit, wait, take in, end |
 //! | `crew`, `recovery` | the workers and their start; their deaths and replacement |
 //! | `batch`, `memory` | results and payloads in the parent's hands |
 //! | `worker`, `call`, `input`, `output` | the other side: the loop of a worker, one task inside it |
@@ -24,6 +25,9 @@ mod callbacks;
 mod chunks;
 mod collect;
 mod crew;
+mod encode;
+mod ending;
+mod engine;
 mod input;
 mod map;
 mod memory;
@@ -39,8 +43,6 @@ mod wire;
 mod worker;
 
 use std::fmt;
-use std::sync::Arc;
-use std::time::Duration;
 
 use crate::codec;
 use crate::error::{Error, ErrorKind, Result};
@@ -53,9 +55,8 @@ pub use map::{Chunked, Imap, ImapUnordered};
 pub use result::AsyncResult;
 
 use call::Plain;
+use engine::Engine;
 use map::Template;
-use memory::lock;
-use parent::{Core, Phase};
 use result::Job;
 
 /// A pool of worker processes.
@@ -109,7 +110,7 @@ use result::Job;
 /// # }
 /// ```
 pub struct Pool<S = ()> {
-    core: Arc<Core>,
+    engine: Engine,
     workers: usize,
     max_tasks: Option<usize>,
     state: std::marker::PhantomData<fn() -> S>,
@@ -142,9 +143,9 @@ impl Pool {
 }
 
 impl<S> Pool<S> {
-    fn over(core: Arc<Core>, workers: usize, max_tasks: Option<usize>) -> Self {
+    fn over(engine: Engine, workers: usize, max_tasks: Option<usize>) -> Self {
         Self {
-            core,
+            engine,
             workers,
             max_tasks,
             state: std::marker::PhantomData,
@@ -202,7 +203,7 @@ impl<S> Pool<S> {
         argument: &A,
         wait: Wait,
     ) -> Result<AsyncResult<R>> {
-        self.core.check_ours()?;
+        self.engine.check_ours()?;
         let template = Template {
             function: Reference::of::<Plain<A, R>>(f)?,
             number: codec::number_size::<R>(),
@@ -210,13 +211,8 @@ impl<S> Pool<S> {
             once: false,
         };
         let job = Job::new(1, None);
-        let input = map::encode_one(&self.core, argument)?;
-        template.submit(&self.core, &job, 0, 1, input, wait)?;
-        Ok(AsyncResult::new(
-            Arc::clone(&self.core),
-            job,
-            result::one::<R>,
-        ))
+        self.engine.submit_one(&template, &job, argument, wait)?;
+        Ok(AsyncResult::new(self.engine.clone(), job, result::one::<R>))
     }
 
     /// Calls `f` with every item, in all workers, and returns the results in the order of the items.
@@ -343,23 +339,12 @@ impl<S> Pool<S> {
 
     /// Process ids of the workers that are running now; one may end at any moment. None in a forked child.
     pub fn worker_pids(&self) -> Vec<u32> {
-        if !self.core.is_ours() {
-            return Vec::new();
-        }
-        self.core.crew.pids()
+        self.engine.worker_pids()
     }
 
     /// Lets the pool take no new work. What is queued is done, and its results can be taken. Does nothing in a forked child.
     pub fn close(&self) {
-        if !self.core.is_ours() {
-            return; // its locks may be somebody's whom this process does not have
-        }
-        let mut state = lock(&self.core.state);
-        if matches!(state.phase, Phase::Open) {
-            state.phase = Phase::Closed;
-        }
-        drop(state);
-        self.core.tell_all(); // who waits for a place in the queue waits in vain
+        self.engine.close();
     }
 
     /// Waits until all work is done, every worker has ended, and every [`on_done`](AsyncResult::on_done) callback has run. Results can still be
@@ -370,80 +355,24 @@ impl<S> Pool<S> {
     /// [`StillRunning`](ErrorKind::StillRunning) before [`close`](Pool::close) or [`terminate`](Pool::terminate);
     /// [`WorkersKeepDying`](ErrorKind::WorkersKeepDying) if the pool gave up; [`Forked`](ErrorKind::Forked) in a forked child.
     pub fn join(&self) -> Result<()> {
-        self.core.check_ours()?;
-        let phase = lock(&self.core.state).phase.clone();
-        if let Phase::Open = phase {
-            let message = format!(
-                "pool \"{}\" still takes work: close() or terminate() it before join()",
-                self.core.name
-            );
-            return Err(Error::new(ErrorKind::StillRunning, message));
-        }
-        self.core
-            .wait(Wait::Forever, || lock(&self.core.state).outstanding() == 0);
-        self.core.dismiss(Wait::Forever);
-        self.core.callbacks.wait_done();
-        match &lock(&self.core.state).phase {
-            Phase::Broken(error) => Err(error.clone()),
-            _ => Ok(()),
-        }
+        self.engine.join()
     }
 
     /// Ends all workers at once, by SIGKILL. Tasks that are not done resolve to [`Cancelled`](ErrorKind::Cancelled).
     pub fn terminate(&self) {
-        if self.core.is_ours() {
-            lock(&self.core.state).phase = Phase::Terminated;
-            self.core.crew.kill();
-            self.core.crew.wait_empty(Wait::Forever);
-            let error = Error::new(
-                ErrorKind::Cancelled,
-                format!(
-                    "pool \"{}\" was terminated before the task was done",
-                    self.core.name
-                ),
-            );
-            self.core.fail_all(Phase::Terminated, &error);
-        }
+        self.engine.terminate();
     }
 }
 
-/// How long the workers of a dropped pool that has nothing to do may take to end by themselves.
-const FAREWELL: Duration = Duration::from_millis(200);
-
 impl<S> Drop for Pool<S> {
     fn drop(&mut self) {
-        if !self.core.is_ours() {
-            return; // the parent's pool, inherited by fork
-        }
-        self.core.wait(Wait::No, || false); // what workers have published is not unfinished
-        let idle = {
-            let mut state = lock(&self.core.state);
-            if matches!(state.phase, Phase::Open) {
-                state.phase = Phase::Closed;
-            }
-            state.outstanding() == 0
-        };
-        // idle workers end as programs do, with their exit handlers; busy ones are not waited for
-        if !idle || !self.core.dismiss(Wait::lasting(FAREWELL)) {
-            self.terminate();
-        }
-        self.core.callbacks.finish();
+        self.engine.retire();
     }
 }
 
 impl<S> fmt::Debug for Pool<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut fields = f.debug_struct("Pool");
-        fields.field("name", &self.core.name);
-        if !self.core.is_ours() {
-            return fields.finish_non_exhaustive(); // inherited by fork
-        }
-        let state = lock(&self.core.state);
-        fields
-            .field("workers", &self.core.crew)
-            .field("unfinished", &state.outstanding())
-            .field("phase", &state.phase)
-            .finish_non_exhaustive()
+        self.engine.fmt(f)
     }
 }
 

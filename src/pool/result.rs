@@ -11,9 +11,9 @@ use crate::codec;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pool::batch::{Part, Short};
 use crate::pool::callbacks::Callback;
+use crate::pool::engine::Engine;
 use crate::pool::input::SPARE_MIN;
 use crate::pool::memory::lock;
-use crate::pool::parent::Core;
 use crate::primitive::Flag;
 use crate::sys::clock::Wait;
 use crate::sys::memory;
@@ -201,14 +201,18 @@ pub(super) fn all<R: DeserializeOwned + 'static>(parts: &[&Part]) -> Result<Vec<
 #[doc(alias = "Future")]
 #[doc(alias = "JoinHandle")]
 pub struct AsyncResult<R> {
-    core: Arc<Core>,
+    engine: Engine,
     job: Arc<Job>,
     decode: fn(&[&Part]) -> Result<R>,
 }
 
 impl<R> AsyncResult<R> {
-    pub(super) fn new(core: Arc<Core>, job: Arc<Job>, decode: fn(&[&Part]) -> Result<R>) -> Self {
-        Self { core, job, decode }
+    pub(super) fn new(engine: Engine, job: Arc<Job>, decode: fn(&[&Part]) -> Result<R>) -> Self {
+        Self {
+            engine,
+            job,
+            decode,
+        }
     }
 
     /// Waits for the result and returns it.
@@ -220,8 +224,8 @@ impl<R> AsyncResult<R> {
     /// [`Decode`](ErrorKind::Decode), [`WorkersKeepDying`](ErrorKind::WorkersKeepDying). Of several items the one with the lowest index that
     /// failed is reported.
     pub fn get(self) -> Result<R> {
-        self.core.check_ours()?;
-        self.core.wait(Wait::Forever, || self.job.is_done());
+        self.engine.check_ours()?;
+        self.engine.wait(Wait::Forever, || self.job.is_done());
         self.job.with_parts(self.decode)
     }
 
@@ -231,7 +235,7 @@ impl<R> AsyncResult<R> {
     ///
     /// [`Timeout`](ErrorKind::Timeout), and all of [`get`](Self::get).
     pub fn get_timeout(&self, limit: Duration) -> Result<R> {
-        self.core.check_ours()?;
+        self.engine.check_ours()?;
         if self.wait_timeout(limit) {
             return self.job.with_parts(self.decode);
         }
@@ -243,17 +247,18 @@ impl<R> AsyncResult<R> {
 
     /// Waits until the task is done, however it ends.
     pub fn wait(&self) {
-        self.core.wait(Wait::Forever, || self.job.is_done());
+        self.engine.wait(Wait::Forever, || self.job.is_done());
     }
 
     /// Waits at most `limit`; true if the task is done.
     pub fn wait_timeout(&self, limit: Duration) -> bool {
-        self.core.wait(Wait::lasting(limit), || self.job.is_done())
+        self.engine
+            .wait(Wait::lasting(limit), || self.job.is_done())
     }
 
     /// Whether the task is done. Collects what has arrived, but never waits.
     pub fn ready(&self) -> bool {
-        self.core.wait(Wait::No, || self.job.is_done())
+        self.engine.wait(Wait::No, || self.job.is_done())
     }
 
     /// Whether every item has a value; `None` while the task is not done.
@@ -270,7 +275,7 @@ impl<R> AsyncResult<R> {
     /// several items those that were done keep their values, but [`get`](Self::get) reports the cancelled ones. A worker that was
     /// stopped is let go on, to end; one in a frozen control group ends when that is thawed.
     pub fn cancel(&self) -> bool {
-        self.core.cancel(true, |job| Arc::ptr_eq(job, &self.job))
+        self.engine.cancel(true, |job| Arc::ptr_eq(job, &self.job))
     }
 }
 
@@ -280,8 +285,8 @@ impl<R: DeserializeOwned + 'static> AsyncResult<R> {
         if spare.is_none() {
             return self.get();
         }
-        self.core.check_ours()?;
-        self.core.wait(Wait::Forever, || self.job.is_done());
+        self.engine.check_ours()?;
+        self.engine.wait(Wait::Forever, || self.job.is_done());
         self.job.with_parts(|parts| match parts {
             [part] => part.only(spare),
             _ => (self.decode)(parts),
@@ -298,11 +303,13 @@ impl<R: 'static> AsyncResult<R> {
     #[doc(alias = "error_callback")]
     pub fn on_done(&self, callback: impl FnOnce(&Result<R>) + Send + 'static) {
         let decode = self.decode;
-        self.core.callbacks.expect_one(&self.core);
+        self.engine.expect_callback();
         let hook: OnDone = Box::new(move |job| callback(&job.with_parts(decode)));
         if let Some(hook) = self.job.hook(hook) {
             let job = Arc::clone(&self.job);
-            self.core.callbacks.push(vec![Box::new(move || hook(&job))]);
+            self.engine
+                .callbacks()
+                .push(vec![Box::new(move || hook(&job))]);
         }
     }
 }
