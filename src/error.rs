@@ -292,6 +292,19 @@ impl Error {
         Self::build(ErrorKind::WorkerDied, message, None, Data::Death(death))
     }
 
+    /// An agent gave no sign of life any more, which had taken item `item` and may have begun it.
+    #[cfg(feature = "redis")]
+    pub(crate) fn agent_lost(pool: &str, agent: &str, item: usize) -> Self {
+        let message = format!(
+            "agent {agent} of pool \"{pool}\" was lost, which had taken item {item}; whether it was begun is not known"
+        );
+        let death = WorkerDeath {
+            item,
+            ..WorkerDeath::default()
+        };
+        Self::build(ErrorKind::WorkerDied, message, None, Data::Death(death))
+    }
+
     pub(crate) fn process_died(name: &str, death: WorkerDeath) -> Self {
         let message = format!(
             "process \"{name}\" (pid {}) {} before its function returned",

@@ -170,6 +170,8 @@ pub use handle::travel::Travels;
 #[cfg(feature = "manager")]
 pub use manager::Manager;
 pub use mem::unlocked::Atomic;
+#[cfg(feature = "redis")]
+pub use pool::worker;
 pub use pool::{AsyncResult, Builder, Chunked, Imap, ImapUnordered, Pool, TryApplyError};
 pub use process::{Parent, Process, ProcessBuilder, active_children, parent, wait_any};
 pub use queue::{Iter as QueueIter, Lease as QueueLease, Loan, Queue, QueueBuilder, Received};

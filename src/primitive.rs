@@ -90,6 +90,18 @@ pub(crate) struct Padded<T>(pub(crate) T);
 pub(crate) struct Signal(AtomicBool);
 
 impl Signal {
+    #[cfg(feature = "redis")]
+    pub(crate) const fn new() -> Self {
+        Self(AtomicBool::new(false))
+    }
+
+    /// Raises it; true if it was raised already.
+    #[cfg(feature = "redis")]
+    pub(crate) fn raise_first(&self) -> bool {
+        // ORDERING: as in `raise`, with the Acquire of `take`.
+        self.0.swap(true, Ordering::SeqCst)
+    }
+
     pub(crate) fn raise(&self) {
         // ORDERING: SeqCst, since the raiser then looks whether somebody sleeps and the sleeper looks here: one of them must see.
         self.0.store(true, Ordering::SeqCst);

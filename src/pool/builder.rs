@@ -19,6 +19,8 @@ use crate::pool::engine::Engine;
 use crate::pool::memory::Memory;
 use crate::pool::message::Init;
 use crate::pool::parent::Core;
+#[cfg(feature = "redis")]
+use crate::pool::remote;
 use crate::pool::travel;
 use crate::primitive::Counter;
 use crate::ring::slot::SLOTS_MAX;
@@ -63,7 +65,41 @@ pub struct Builder<S = ()> {
     init_limit: Duration,
     name: Option<String>,
     init: Option<Result<EncodedInit>>,
+    #[cfg(feature = "redis")]
+    far: Far,
     state: PhantomData<fn() -> S>,
+}
+
+/// What concerns a pool whose workers are elsewhere.
+#[cfg(feature = "redis")]
+#[derive(Default)]
+pub(super) struct Far {
+    /// The address of the server.
+    pub(super) url: Option<String>,
+    pub(super) lease: Option<Duration>,
+}
+
+/// How workers work, wherever they are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Workplace {
+    pub(super) max_tasks: Option<usize>,
+    pub(super) item_limit: Option<Duration>,
+    pub(super) init_limit: Duration,
+    /// The initialiser and the bytes of its argument.
+    pub(super) init: Option<(Reference, Vec<u8>)>,
+}
+
+/// The workers of this machine.
+pub(super) struct Local {
+    pub(super) name: String,
+    pub(super) workers: usize,
+    pub(super) slots: usize,
+    pub(super) retries: u32,
+    pub(super) workplace: Workplace,
+    /// What handles in the initialiser's argument stand for.
+    pub(super) pins: Vec<Pin>,
+    /// They work for another machine, to which no handle can go.
+    pub(super) for_others: bool,
 }
 
 impl Builder {
@@ -77,6 +113,8 @@ impl Builder {
             init_limit: INIT_LIMIT,
             name: None,
             init: None,
+            #[cfg(feature = "redis")]
+            far: Far::default(),
             state: PhantomData,
         }
     }
@@ -177,6 +215,8 @@ impl<S> Builder<S> {
             item_limit,
             init_limit,
             name,
+            #[cfg(feature = "redis")]
+            far,
             ..
         } = self;
         Builder {
@@ -188,8 +228,74 @@ impl<S> Builder<S> {
             init_limit,
             name,
             init: Some(encoded),
+            #[cfg(feature = "redis")]
+            far,
             state: PhantomData,
         }
+    }
+
+    /// Puts the pool on a Redis or Valkey server: its workers are those of other processes, on any machine, that run the same build of this
+    /// program as agents of that server; see [`worker`](crate::worker).
+    ///
+    /// `url` is `redis://[user:password@]host[:port][/db]`, `rediss://..` for TLS (feature `redis-tls`), or `unix:///path`; with `#name`
+    /// behind it the pool's name, unless [`name`](Builder::name) gives one; or `@/path` of a file that holds all that, which keeps a
+    /// password out of the arguments and the environment. Messages never show the password. Whoever may write to the server can have agents run
+    /// any function that this program sends to workers: its credentials are worth as much as a login.
+    ///
+    /// [`build`](Builder::build) returns as soon as the server answers; agents may come later, and go. Until one is there, tasks wait:
+    /// [`wait_for_workers`](Pool::wait_for_workers) waits with them. All calls are those of a pool of one machine, with these differences:
+    ///
+    /// * Arguments and results are copied, and cross a network twice. A call alone takes some 100 microseconds at least, so send chunks: `map`
+    ///   does, and [`chunk_size`](Pool::chunk_size) helps `imap`. A chunk's arguments may have 64 MiB.
+    /// * Handles of shared memory ([`Value`](crate::Value), [`Array`](crate::Array), ..) cannot go to another machine: that is an
+    ///   [`Encode`](ErrorKind::Encode) error. Arrays in place ([`for_each_chunk`](Pool::for_each_chunk)) are refused.
+    /// * [`workers`](Builder::workers) says how many workers to reckon with until some are there; how many an agent has is its own affair.
+    ///   [`worker_pids`](Pool::worker_pids) is empty. Other settings, the initialiser among them, go to the agents; programs that share a
+    ///   pool's name have to give the same.
+    /// * Several programs of one build may open a pool of one name: they share its agents. Agents go when the last has closed it.
+    ///
+    /// # When processes and machines die
+    ///
+    /// | what happens | what follows |
+    /// |---|---|
+    /// | a worker dies | as in any pool: its agent sees it at once, and only the item it ran is [`WorkerDied`](ErrorKind::WorkerDied) or run again |
+    /// | an agent dies, its machine, or its network | after its [`lease`](Builder::lease), others take what it had taken. What of that it had begun, nobody can know: each of these items is run again if [`retries`](Builder::retries) allow it, and else [`WorkerDied`](ErrorKind::WorkerDied), begun or not |
+    /// | an agent was stopped for longer than its lease | the same; what it still delivers is passed over, so every item has one result |
+    /// | an agent is told to end, by SIGTERM | it gives back what it has not begun, and ends what it has |
+    /// | this program dies | after its lease, its tasks are dropped, and those that run are ended; agents stay for others |
+    /// | the connection breaks | all try again until the server is back, and nothing is lost or done twice by that |
+    /// | the server is restarted with its log | the same |
+    /// | the server comes back without what it had, or this program was stopped for longer than its lease | what is outstanding is submitted again: in these two cases alone an item may run twice although `retries` is 0 |
+    ///
+    /// While the server is gone calls wait; a limit is the caller's, by [`get_timeout`](crate::AsyncResult::get_timeout).
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    ///
+    /// # fn main() -> multiproc::Result<()> {
+    /// let pool = multiproc::Pool::builder()
+    ///     .connect("redis://10.0.0.5/#squares")
+    ///     .retries(2) // agents may be lost: run again what they had
+    ///     .build()?;
+    /// pool.wait_for_workers(1, Duration::from_secs(60))?;
+    /// let squares = pool.map(|x: u64| x * x, 1..=1000)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "redis")]
+    pub fn connect(mut self, url: impl Into<String>) -> Self {
+        self.far.url = Some(url.into());
+        self
+    }
+
+    /// Sets for how long an agent, or this program, is believed to live without a sign of life: 15 seconds by default. They give one three
+    /// times as often. Only of a pool on a server.
+    #[cfg(feature = "redis")]
+    pub fn lease(mut self, time: Duration) -> Self {
+        self.far.lease = Some(time);
+        self
     }
 
     /// Starts the workers and waits until each is ready: about a millisecond for each processor's share of them.
@@ -200,16 +306,15 @@ impl<S> Builder<S> {
     /// [`InitFailed`](ErrorKind::InitFailed) if the initialiser failed or took too long; [`HookDidNotRun`](ErrorKind::HookDidNotRun), [`NotInitialised`](ErrorKind::NotInitialised),
     /// [`InSharedLibrary`](ErrorKind::InSharedLibrary), [`ForeignExecutable`](ErrorKind::ForeignExecutable),
     /// [`Privileged`](ErrorKind::Privileged) if workers cannot start in this program; [`OutOfMemory`](ErrorKind::OutOfMemory) and
-    /// [`Os`](ErrorKind::Os) if the system refuses memory or processes. All that was started is ended again.
+    /// [`Os`](ErrorKind::Os) if the system refuses memory or processes. All that was started is ended again. Of a pool on a server
+    /// [`Disconnected`](ErrorKind::Disconnected) if that cannot be reached, and [`PermissionDenied`](ErrorKind::PermissionDenied) if it refuses.
     pub fn build(self) -> Result<Pool<S>> {
         static POOLS: Counter = Counter::new(1);
         hook::ensure_ready()?;
-        let processors = processors();
-        let workers = within(
-            "workers",
-            self.workers.unwrap_or(processors.min(WORKERS_MAX)),
-            WORKERS_MAX,
-        )?;
+        let workers = self
+            .workers
+            .map(|count| within("workers", count, WORKERS_MAX))
+            .transpose()?;
         let slots = within("queue_depth", self.queue_depth, SLOTS_MAX as usize)?;
         let max_tasks = self
             .max_tasks
@@ -224,40 +329,87 @@ impl<S> Builder<S> {
                 return Err(Error::new(ErrorKind::InvalidInput, message));
             }
         }
-        let name = self
-            .name
-            .unwrap_or_else(|| format!("pool-{}", POOLS.next()));
-        let memory = Memory::new(Board::create(workers as u32, slots as u32)?)?;
-        let init = match self.init {
+        let (init, pins) = match self.init.transpose()? {
+            Some((function, bytes, pins)) => (Some((function, bytes)), pins),
+            None => (None, Vec::new()),
+        };
+        let workplace = Workplace {
+            max_tasks,
+            item_limit: self.item_limit,
+            init_limit: self.init_limit,
+            init,
+        };
+        #[cfg(feature = "redis")]
+        if self.far.url.is_some() {
+            let session = remote::Session {
+                far: self.far,
+                name: self.name,
+                workers,
+                slots,
+                retries: self.retries,
+                workplace,
+            };
+            let remote = remote::connect(session, &pins)?;
+            return Ok(Pool::over(Engine::There(remote), 0, max_tasks));
+        }
+        let workers = workers.unwrap_or_else(|| processors().min(WORKERS_MAX));
+        let core = Local {
+            name: self
+                .name
+                .unwrap_or_else(|| format!("pool-{}", POOLS.next())),
+            workers,
+            slots,
+            retries: self.retries,
+            workplace,
+            pins,
+            for_others: false,
+        }
+        .start()?;
+        Ok(Pool::over(Engine::Here(core), workers, max_tasks))
+    }
+}
+
+impl Local {
+    /// Starts the workers and waits until each is ready.
+    pub(super) fn start(self) -> Result<Arc<Core>> {
+        let Workplace {
+            max_tasks,
+            item_limit,
+            init_limit,
+            init,
+        } = self.workplace;
+        let processors = processors();
+        let memory = Memory::new(Board::create(self.workers as u32, self.slots as u32)?)?;
+        let init = match init {
             None => None,
-            Some(encoded) => {
-                let (function, bytes, pins) = encoded?;
+            Some((function, bytes)) => {
                 let placed = memory.place(&bytes)?;
                 let init = Init {
                     function,
                     granule: placed.granule(),
                     len: bytes.len() as u64,
                 };
-                Some((init, placed, pins))
+                Some((init, placed, self.pins))
             }
         };
         let orders = Orders {
             max_tasks: max_tasks.map(|items| items as u64),
-            may_spin: workers < processors,
-            item_limit: self.item_limit,
-            init_limit: self.init_limit,
+            may_spin: self.workers < processors,
+            for_others: self.for_others,
+            item_limit,
+            init_limit,
             init,
         };
         let core = Arc::new(Core::new(
             memory,
-            name,
+            self.name,
             self.retries,
-            Crew::new(workers, orders),
+            Crew::new(self.workers, orders),
             processors,
         ));
         travel::announce_drops(&core);
         core.start_all()?;
-        Ok(Pool::over(Engine::Here(core), workers, max_tasks))
+        Ok(core)
     }
 }
 

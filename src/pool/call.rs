@@ -132,6 +132,7 @@ impl Call {
         me: usize,
         parent: &Arc<FromParent>,
         current: &Arc<Current>,
+        for_others: bool,
     ) -> Result<Self> {
         let arena = board.arena(me)?;
         Ok(Self {
@@ -154,6 +155,7 @@ impl Call {
                 current: Arc::clone(current),
                 buffer: Vec::new(),
                 pins: Vec::new(),
+                for_others,
                 outcome: None,
             },
             state: None,

@@ -77,6 +77,22 @@ pub(super) fn terminated(name: &str) -> Error {
 }
 
 impl Phase {
+    /// Why no work can be taken, if so.
+    pub(super) fn check_open(&self, name: &str) -> Result<()> {
+        let gone = |how: &str| {
+            Err(Error::new(
+                ErrorKind::Closed,
+                format!("pool \"{name}\" was {how}: it takes no new work"),
+            ))
+        };
+        match self {
+            Phase::Open => Ok(()),
+            Phase::Closed => gone("closed"),
+            Phase::Terminated => gone("terminated"),
+            Phase::Broken(error) => Err(error.clone()),
+        }
+    }
+
     /// Why the pool cannot be joined, if so.
     pub(super) fn check_ending(&self, name: &str) -> Result<()> {
         if let Phase::Open = self {

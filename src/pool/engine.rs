@@ -7,12 +7,16 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::error::Result;
+#[cfg(feature = "redis")]
+use crate::error::{Error, ErrorKind};
 use crate::handle::Pin;
 use crate::handle::travel::Travels;
 use crate::pool::callbacks::{Callbacks, Host};
 use crate::pool::encode;
 use crate::pool::map::Template;
 use crate::pool::parent::Core;
+#[cfg(feature = "redis")]
+use crate::pool::remote::parent::{self as remote, Away, Remote};
 use crate::pool::result::Job;
 use crate::pool::task::Context;
 use crate::sys::clock::Wait;
@@ -21,12 +25,16 @@ use crate::sys::clock::Wait;
 #[derive(Clone)]
 pub(super) enum Engine {
     Here(Arc<Core>),
+    #[cfg(feature = "redis")]
+    There(Arc<Remote>),
 }
 
 /// The shared argument of a call.
 #[derive(Clone)]
 pub(super) enum Shared {
     Here(Arc<Context>),
+    #[cfg(feature = "redis")]
+    There(Arc<remote::Context>),
 }
 
 impl Shared {
@@ -41,6 +49,17 @@ impl Shared {
     pub(super) fn here(&self) -> Option<Arc<Context>> {
         match self {
             Self::Here(context) => Some(Arc::clone(context)),
+            #[cfg(feature = "redis")]
+            Self::There(_) => None,
+        }
+    }
+
+    /// Of a pool whose workers are elsewhere.
+    #[cfg(feature = "redis")]
+    pub(super) fn there(&self) -> Option<Arc<remote::Context>> {
+        match self {
+            Self::Here(_) => None,
+            Self::There(context) => Some(Arc::clone(context)),
         }
     }
 }
@@ -57,6 +76,11 @@ impl Engine {
     pub(super) fn of_this_machine(&self) -> Result<&Arc<Core>> {
         match self {
             Self::Here(core) => Ok(core),
+            #[cfg(feature = "redis")]
+            Self::There(_) => {
+                let message = "arrays in place need shared memory, which workers on other machines do not have; use map on parts of it";
+                Err(Error::new(ErrorKind::InvalidInput, message))
+            }
         }
     }
 
@@ -64,6 +88,8 @@ impl Engine {
     pub(super) fn check_ours(&self) -> Result<()> {
         match self {
             Self::Here(core) => core.check_ours(),
+            #[cfg(feature = "redis")]
+            Self::There(remote) => remote.check_ours(),
         }
     }
 
@@ -71,6 +97,8 @@ impl Engine {
     pub(super) fn check_open(&self) -> Result<()> {
         match self {
             Self::Here(core) => core.check_open(),
+            #[cfg(feature = "redis")]
+            Self::There(remote) => remote.check_open(),
         }
     }
 
@@ -86,6 +114,11 @@ impl Engine {
             Self::Here(core) => {
                 let input = encode::one(&**core, argument)?;
                 template.submit(core, job, 0, 1, input, wait)
+            }
+            #[cfg(feature = "redis")]
+            Self::There(remote) => {
+                let input = encode::one(Away, argument)?;
+                remote.submit(template, job, 0, 1, input, wait)
             }
         }
     }
@@ -106,6 +139,11 @@ impl Engine {
                 let input = encode::range(&**core, items, range)?;
                 template.submit(core, job, first, count, input, wait)
             }
+            #[cfg(feature = "redis")]
+            Self::There(remote) => {
+                let input = encode::range(Away, items, range)?;
+                remote.submit(template, job, first, count, input, wait)
+            }
         }
     }
 
@@ -113,6 +151,8 @@ impl Engine {
     pub(super) fn context(&self, bytes: Vec<u8>, pins: Vec<Pin>) -> Result<Shared> {
         match self {
             Self::Here(core) => core.context(&bytes, pins).map(Shared::Here),
+            #[cfg(feature = "redis")]
+            Self::There(remote) => remote.context(bytes, &pins),
         }
     }
 
@@ -120,6 +160,8 @@ impl Engine {
     pub(super) fn wait(&self, wait: Wait, is_done: impl Fn() -> bool) -> bool {
         match self {
             Self::Here(core) => core.wait(wait, is_done),
+            #[cfg(feature = "redis")]
+            Self::There(remote) => remote.wait(wait, is_done),
         }
     }
 
@@ -127,6 +169,8 @@ impl Engine {
     pub(super) fn cancel(&self, running: bool, of_call: impl Fn(&Arc<Job>) -> bool) -> bool {
         match self {
             Self::Here(core) => core.cancel(running, of_call),
+            #[cfg(feature = "redis")]
+            Self::There(remote) => remote.cancel(running, of_call),
         }
     }
 
@@ -134,6 +178,8 @@ impl Engine {
     pub(super) fn depth(&self) -> usize {
         match self {
             Self::Here(core) => core.memory.board.shape().slots as usize,
+            #[cfg(feature = "redis")]
+            Self::There(remote) => remote.depth(),
         }
     }
 
@@ -141,12 +187,16 @@ impl Engine {
     pub(super) fn haste(&self) -> usize {
         match self {
             Self::Here(core) => core.haste(),
+            #[cfg(feature = "redis")]
+            Self::There(_) => 0,
         }
     }
 
     pub(super) fn callbacks(&self) -> &Callbacks {
         match self {
             Self::Here(core) => &core.callbacks,
+            #[cfg(feature = "redis")]
+            Self::There(remote) => &remote.callbacks,
         }
     }
 
@@ -154,6 +204,26 @@ impl Engine {
     pub(super) fn expect_callback(&self) {
         match self {
             Self::Here(core) => core.callbacks.expect_one(core),
+            #[cfg(feature = "redis")]
+            Self::There(remote) => remote.callbacks.expect_one(remote),
+        }
+    }
+
+    /// How many workers there are now, if that changes.
+    pub(super) fn workers(&self) -> Option<usize> {
+        match self {
+            Self::Here(_) => None,
+            #[cfg(feature = "redis")]
+            Self::There(remote) => Some(remote.workers()),
+        }
+    }
+
+    /// Between how many workers work is divided, if that changes.
+    pub(super) fn shares(&self) -> Option<usize> {
+        match self {
+            Self::Here(_) => None,
+            #[cfg(feature = "redis")]
+            Self::There(remote) => Some(remote.shares()),
         }
     }
 
@@ -161,24 +231,32 @@ impl Engine {
         match self {
             Self::Here(core) if core.is_ours() => core.crew.pids(),
             Self::Here(_) => Vec::new(),
+            #[cfg(feature = "redis")]
+            Self::There(_) => Vec::new(),
         }
     }
 
     pub(super) fn close(&self) {
         match self {
             Self::Here(core) => core.close(),
+            #[cfg(feature = "redis")]
+            Self::There(remote) => remote.close(),
         }
     }
 
     pub(super) fn join(&self) -> Result<()> {
         match self {
             Self::Here(core) => core.join(),
+            #[cfg(feature = "redis")]
+            Self::There(remote) => remote.join(),
         }
     }
 
     pub(super) fn terminate(&self) {
         match self {
             Self::Here(core) => core.terminate(),
+            #[cfg(feature = "redis")]
+            Self::There(remote) => remote.terminate(),
         }
     }
 
@@ -186,6 +264,8 @@ impl Engine {
     pub(super) fn retire(&self) {
         match self {
             Self::Here(core) => core.retire(),
+            #[cfg(feature = "redis")]
+            Self::There(remote) => remote.retire(),
         }
     }
 }
@@ -204,6 +284,8 @@ impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Here(core) => core.fmt(f),
+            #[cfg(feature = "redis")]
+            Self::There(remote) => remote.fmt(f),
         }
     }
 }

@@ -177,7 +177,7 @@ impl<'p, S> Chunked<'p, S> {
             function,
             number: codec::number_size::<R>(),
             chunk,
-            window: (8 * self.pool.workers()).max(64).min(slots),
+            window: (8 * self.pool.shares()).max(64).min(slots),
             widest: WINDOW_MAX.min(slots / 2),
             items: items.into_iter(),
             taken: 0,
@@ -220,7 +220,7 @@ impl<'p, S> Chunked<'p, S> {
         self.chunk_for(1)?;
         let items: Vec<A> = items.into_iter().collect();
         // CPython's formula: four chunks for each worker
-        let chunk = self.chunk_for(items.len().div_ceil(4 * self.pool.workers()))?;
+        let chunk = self.chunk_for(items.len().div_ceil(4 * self.pool.shares()))?;
         let job = Job::new(items.len(), None);
         let template = Template {
             function,

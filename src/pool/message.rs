@@ -20,6 +20,8 @@ pub(super) struct Setup {
     pub(super) max_tasks: Option<u64>,
     /// Whether there are processors for all workers and the parent, so that spinning takes nothing from others.
     pub(super) may_spin: bool,
+    /// Whether its results go to another machine, to which no handle can go.
+    pub(super) for_others: bool,
     /// How long an item may take.
     pub(super) item_limit: Option<Duration>,
     /// How long it waits before it begins, since those before it did not get far.
@@ -65,14 +67,15 @@ impl Setup {
         let init = self
             .init
             .map(|init| (init.function.to_words(), init.granule, init.len));
-        let (worker, record, may_spin) = (self.worker, self.record, self.may_spin);
+        let (worker, record) = (self.worker, self.record);
+        let flags = (self.may_spin, self.for_others);
         let shape = (workers, slots, granules);
         to_bytes(&(
             shape,
             worker,
             record,
             self.max_tasks,
-            may_spin,
+            flags,
             self.item_limit,
             self.pause,
             init,
@@ -85,13 +88,14 @@ impl Setup {
             u32,
             u64,
             Option<u64>,
-            bool,
+            (bool, bool),
             Option<Duration>,
             Duration,
             Option<([u64; 2], u32, u64)>,
         );
         let fields: Fields = from_bytes(bytes)?;
-        let (shape, worker, record, max_tasks, may_spin, item_limit, pause, init) = fields;
+        let (shape, worker, record, max_tasks, flags, item_limit, pause, init) = fields;
+        let (may_spin, for_others) = flags;
         let (workers, slots, granules) = shape;
         let init = init.map(|(words, granule, len)| Init {
             function: Reference::from_words(words),
@@ -109,6 +113,7 @@ impl Setup {
             record,
             max_tasks,
             may_spin,
+            for_others,
             item_limit,
             pause,
             init,
@@ -217,6 +222,7 @@ mod tests {
             record: 77,
             max_tasks: Some(9),
             may_spin: true,
+            for_others: false,
             item_limit: Some(Duration::from_millis(5)),
             pause: Duration::from_millis(7),
             init: Some(Init {

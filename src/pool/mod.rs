@@ -12,6 +12,7 @@
 //! | `encode`, `parent`, `task`, `collect`, `ending` | submit, wait, take in, end |
 //! | `crew`, `recovery` | the workers and their start; their deaths and replacement |
 //! | `batch`, `memory` | results and payloads in the parent's hands |
+//! | `remote` | pools of several machines: the parent's side and the agents' |
 //! | `worker`, `call`, `input`, `output` | the other side: the loop of a worker, one task inside it |
 //! | `board`, `wire`, `message`, `travel` | what the two sides share: memory, words in it, words over the socket, who has mapped what |
 
@@ -36,6 +37,8 @@ mod output;
 mod pace;
 mod parent;
 mod recovery;
+#[cfg(feature = "redis")]
+pub(crate) mod remote;
 mod result;
 mod task;
 mod travel;
@@ -52,6 +55,8 @@ use crate::sys::clock::Wait;
 
 pub use builder::Builder;
 pub use map::{Chunked, Imap, ImapUnordered};
+#[cfg(feature = "redis")]
+pub use remote::worker;
 pub use result::AsyncResult;
 
 use call::Plain;
@@ -332,12 +337,17 @@ impl<S> Pool<S> {
         Chunked::new(self, Some(items))
     }
 
-    /// Number of workers.
+    /// Number of workers. Of a pool whose workers are on other machines as many as gave a sign of life lately.
     pub fn workers(&self) -> usize {
-        self.workers
+        self.engine.workers().unwrap_or(self.workers)
     }
 
-    /// Process ids of the workers that are running now; one may end at any moment. None in a forked child.
+    /// Between how many workers a call divides its work.
+    fn shares(&self) -> usize {
+        self.engine.shares().unwrap_or(self.workers)
+    }
+
+    /// Process ids of the workers that are running now; one may end at any moment. None in a forked child, and none of other machines.
     pub fn worker_pids(&self) -> Vec<u32> {
         self.engine.worker_pids()
     }

@@ -19,6 +19,10 @@ use crate::ring::line::{Line, Progress};
 use crate::spawn::panics::{encode_panic, guarded};
 use crate::sync::current::Current;
 
+/// Why a result cannot go to another machine.
+const HANDLE_STAYS: &str =
+    "it holds a handle of shared memory, which stays on its machine; return a copy";
+
 /// A worker's way to give results.
 pub(super) struct Output {
     pub(super) board: Arc<Board>,
@@ -32,6 +36,8 @@ pub(super) struct Output {
     pub(super) current: Arc<Current>,
     /// What the handles among the results stand for.
     pub(super) pins: Vec<Pin>,
+    /// The results go to another machine, to which no handle can go.
+    pub(super) for_others: bool,
     /// What to publish.
     pub(super) outcome: Option<Outcome>,
 }
@@ -135,6 +141,9 @@ impl Output {
                 None => {
                     let (encoded, found) = handle::encoding(|| codec::encode(&result, &mut buffer));
                     encoded.map_err(|why| (Status::BadResult, why))?;
+                    if self.for_others && !found.is_empty() {
+                        return Err((Status::BadResult, HANDLE_STAYS.to_owned()));
+                    }
                     pins = found;
                 }
             }
@@ -322,10 +331,15 @@ impl<'a> Entries<'a> {
         buffer.clear();
         let (encoded, pins) = handle::encoding(|| codec::encode(value, &mut buffer));
         let written = match encoded {
-            Ok(()) => self.entry(Status::Value, &buffer),
+            Ok(()) if self.output.for_others && !pins.is_empty() => {
+                self.entry(Status::BadResult, HANDLE_STAYS.as_bytes())
+            }
+            Ok(()) => {
+                self.output.pins.extend(pins);
+                self.entry(Status::Value, &buffer)
+            }
             Err(why) => self.entry(Status::BadResult, why.as_bytes()),
         };
-        self.output.pins.extend(pins);
         self.output.buffer = reusable(buffer);
         written
     }

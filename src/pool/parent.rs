@@ -173,7 +173,7 @@ impl Core {
     /// Why no work can be taken, if so.
     pub(super) fn check_open(&self) -> Result<()> {
         self.check_ours()?;
-        lock(&self.state).check_open(&self.name)
+        lock(&self.state).phase.check_open(&self.name)
     }
 
     /// Puts `entry` before the workers; waits for a free slot if `wait` says so. Gives the error `WouldBlock` when none came free.
@@ -208,7 +208,7 @@ impl Core {
     /// Takes what is in `entry` and puts it before the workers. It stays there if there is no room.
     fn try_submit(&self, entry: &mut Option<Entry>) -> Result<Option<Refused>> {
         let mut state = lock(&self.state);
-        state.check_open(&self.name)?;
+        state.phase.check_open(&self.name)?;
         let Some(task) = entry else {
             return Ok(None);
         };
@@ -553,21 +553,6 @@ struct Refused {
 }
 
 impl State {
-    fn check_open(&self, name: &str) -> Result<()> {
-        let gone = |how: &str| {
-            Err(Error::new(
-                ErrorKind::Closed,
-                format!("pool \"{name}\" was {how}: it takes no new work"),
-            ))
-        };
-        match &self.phase {
-            Phase::Open => Ok(()),
-            Phase::Closed => gone("closed"),
-            Phase::Terminated => gone("terminated"),
-            Phase::Broken(error) => Err(error.clone()),
-        }
-    }
-
     /// How many tasks are outstanding: a slot that is not free has one.
     pub(super) fn outstanding(&self) -> usize {
         self.entries.len() - self.free.len()

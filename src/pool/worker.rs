@@ -123,7 +123,8 @@ impl Worker {
             me: me as u16,
             claimer: Claimer::new(board.tasks(), me as u16),
             records: Writer::new(setup.record),
-            call: Call::new(board, me, parent, current).map_err(|error| error.to_string())?,
+            call: Call::new(board, me, parent, current, setup.for_others)
+                .map_err(|error| error.to_string())?,
             current: Arc::clone(current),
             function: None,
             on_their_way: VecDeque::new(),

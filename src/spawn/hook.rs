@@ -64,6 +64,17 @@ fn take_over(run_later_constructors: impl FnOnce() -> bool) {
         return; // otherwise whoever starts a set-user-id program could make it call functions of his choice
     }
     let Some(marker) = Marker::parse(value) else {
+        #[cfg(feature = "redis")]
+        if is_address(value) {
+            let address = value.to_owned();
+            entry::unset(MARKER);
+            entry::ignore_broken_pipes();
+            if !run_later_constructors() {
+                not_listed();
+            }
+            STATE.set(READY);
+            crate::pool::remote::take_over(&address)
+        }
         stale()
     };
     if marker.hook != offset() {
@@ -78,10 +89,7 @@ fn take_over(run_later_constructors: impl FnOnce() -> bool) {
     entry::unset(MARKER);
     let control = entry::settle();
     if !run_later_constructors() {
-        entry::die(
-            exit::HOOK_NOT_LISTED,
-            "multiproc: the start hook did not find itself among the program's constructors (exit 123)\n",
-        );
+        not_listed();
     }
     STATE.set(READY);
     // SAFETY: `settle` made this descriptor for us.
@@ -89,6 +97,54 @@ fn take_over(run_later_constructors: impl FnOnce() -> bool) {
         unsafe { OwnedFd::from_raw_fd(control) },
         offset(),
         marker.parent,
+    )
+}
+
+/// Whether the marker is not one of ours but says which server to work for: an address, or the file that holds it.
+#[cfg(feature = "redis")]
+fn is_address(value: &std::ffi::CStr) -> bool {
+    let value = value.to_bytes();
+    value.starts_with(b"@") || value.windows(3).any(|part| part == b"://")
+}
+
+/// Set in what an agent starts: none of that becomes an agent.
+#[cfg(feature = "redis")]
+pub(super) const UNDER_AGENT: &str = "MULTIPROC_DEPTH";
+
+#[cfg(feature = "redis")]
+static AGENT: crate::primitive::Signal = crate::primitive::Signal::new();
+
+/// This process is an agent as long as this lives.
+#[cfg(feature = "redis")]
+pub(crate) struct IsAgent;
+
+#[cfg(feature = "redis")]
+impl Drop for IsAgent {
+    fn drop(&mut self) {
+        AGENT.take();
+    }
+}
+
+/// This process is an agent from now on. An error in one that an agent has started.
+#[cfg(feature = "redis")]
+pub(crate) fn become_agent() -> Result<IsAgent> {
+    if env::var_os(UNDER_AGENT).is_some() {
+        let message = "this process was started by an agent, so it cannot be one: agents would start agents without end";
+        return Err(Error::new(ErrorKind::InvalidInput, message));
+    }
+    AGENT.raise();
+    Ok(IsAgent)
+}
+
+#[cfg(feature = "redis")]
+pub(super) fn is_agent() -> bool {
+    AGENT.is_raised()
+}
+
+fn not_listed() -> ! {
+    entry::die(
+        exit::HOOK_NOT_LISTED,
+        "multiproc: the start hook did not find itself among the program's constructors (exit 123)\n",
     )
 }
 

@@ -46,6 +46,10 @@ pub(crate) fn start(launch: Launch, events: Arc<dyn Events>) -> Result<Child> {
     if let Some(name) = arguments.next() {
         command.arg0(name);
     }
+    #[cfg(feature = "redis")]
+    if hook::is_agent() {
+        command.env(hook::UNDER_AGENT, "1");
+    }
     let process = command
         .args(arguments)
         .env(MARKER.to_string_lossy().as_ref(), marker.to_text())

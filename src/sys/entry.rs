@@ -97,6 +97,12 @@ pub(crate) fn peer_of_stdin() -> Option<i32> {
     (failed == 0).then_some(peer.pid)
 }
 
+/// As std's start does before `main`: who writes to nobody gets an error, not a signal.
+pub(crate) fn ignore_broken_pipes() {
+    // SAFETY: standard dispositions.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+}
+
 /// Moves descriptor 0 out of the way and puts `/dev/null` there, and at 1 and 2 where they are closed; ignores SIGPIPE, as std's start
 /// does; lets Ctrl-C pass by, since the terminal sends it to the parent too. Returns the moved descriptor.
 pub(crate) fn settle() -> c_int {
@@ -123,8 +129,7 @@ pub(crate) fn settle() -> c_int {
         // SAFETY: opened above, used by nobody else.
         unsafe { libc::close(null) };
     }
-    // SAFETY: standard dispositions.
-    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+    ignore_broken_pipes();
     // SAFETY: standard dispositions.
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
     // SAFETY: all zero is a valid sigaction.

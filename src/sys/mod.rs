@@ -25,3 +25,5 @@ pub(crate) mod socket;
 pub(crate) mod stack;
 #[cfg(feature = "manager")]
 pub(crate) mod thread_end;
+#[cfg(feature = "redis")]
+pub(crate) mod terminate;

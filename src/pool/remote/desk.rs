@@ -1,0 +1,581 @@
+//! What an agent says to the server: that it lives, what it takes, what is over, and what others have left behind.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::pool::batch::{End, Part};
+use crate::pool::encode::Sink;
+use crate::pool::memory::lock;
+use crate::pool::parent::Core;
+use crate::pool::remote::frame::{self, Head, Kind, Task, encode_parts};
+use crate::pool::remote::hands::{Action, Ending, Fate, Hand, Hands, What};
+use crate::pool::remote::keys::{INLINE_MAX, Keys, PAYLOAD_MAX, hex};
+use crate::pool::remote::plan::Plan;
+use crate::pool::remote::scripts::{self, KEPT};
+use crate::pool::result::{Arrivals, Hook, Job};
+use crate::pool::task::{Context, Entry};
+use crate::primitive::{Counter, Signal};
+use crate::server::command::Command;
+use crate::server::group::Retry;
+use crate::spawn::function::Reference;
+use crate::sys::clock::Wait;
+
+/// How long a look for tasks or words waits: an agent that is told to end hears of it at the latest after it.
+pub(super) const LOOK: Duration = Duration::from_millis(500);
+/// How soon something is tried again that failed for now.
+pub(super) const AGAIN: Duration = Duration::from_millis(50);
+/// Contexts that are kept, of which the workers keep decoded ones.
+const CONTEXTS: usize = 8;
+/// Lost tasks that are looked after in one step.
+const LOST: i64 = 100;
+
+/// An agent at work.
+pub(super) struct Desk {
+    pub(super) keys: Keys,
+    pub(super) name: String,
+    pub(super) me: String,
+    pub(super) plan: Plan,
+    /// Which of the pool's settings are these.
+    pub(super) turn: Counter,
+    pub(super) workers: usize,
+    pub(super) core: Arc<Core>,
+    pub(super) hands: Mutex<Hands>,
+    /// There is room for another task, or it is over.
+    pub(super) room: Condvar,
+    pub(super) arrivals: Arc<Arrivals>,
+    /// There is something to settle, or it is over.
+    pub(super) stir: Signal,
+    contexts: Mutex<Vec<((u64, u64), Arc<Context>)>>,
+    blobs: Counter,
+}
+
+impl Desk {
+    pub(super) fn new(
+        keys: Keys,
+        name: String,
+        me: String,
+        plan: Plan,
+        turn: u64,
+        core: Arc<Core>,
+    ) -> Self {
+        let workers = core.memory.board.workers();
+        Self {
+            keys,
+            name,
+            me,
+            plan,
+            turn: Counter::new(turn),
+            workers,
+            core,
+            hands: Mutex::new(Hands::new(workers)),
+            room: Condvar::new(),
+            arrivals: Arc::default(),
+            stir: Signal::default(),
+            contexts: Mutex::default(),
+            blobs: Counter::new(0),
+        }
+    }
+
+    /// Has the thread that settles look.
+    pub(super) fn rouse(&self) {
+        self.stir.raise();
+        self.room.notify_all();
+        self.core.tell_all();
+    }
+
+    /// Takes no more from now on.
+    pub(super) fn end(&self, ending: Ending) {
+        let mut hands = lock(&self.hands);
+        if hands.ending.is_none() {
+            hands.ending = Some((Instant::now(), ending));
+        }
+        drop(hands);
+        self.rouse();
+    }
+
+    pub(super) fn is_ending(&self) -> bool {
+        lock(&self.hands).ending.is_some()
+    }
+
+    /// Withdraws tasks, with `running` also those that were begun.
+    pub(super) fn withdraw(&self, running: bool, jobs: &[Arc<Job>]) {
+        if !jobs.is_empty() {
+            self.core.cancel(running, |job| {
+                jobs.iter().any(|other| Arc::ptr_eq(job, other))
+            });
+            self.rouse();
+        }
+    }
+
+    /// A sign of life; hears how the pool is, and which parents live.
+    pub(super) fn live(&self) -> Result<()> {
+        let keys = &self.keys;
+        let started = Instant::now();
+        let call = scripts::AGENT_BEAT
+            .call(&[
+                &keys.beats,
+                &keys.parents,
+                &keys.plan,
+                &keys.meta,
+                &keys.words,
+                &keys.tasks,
+            ])
+            .arg(&self.me)
+            .int(self.plan.lease.as_millis() as i64)
+            .int(self.workers as i64)
+            .int(KEPT);
+        let reply = keys.group.run(&scripts::AGENT_BEAT, call, Retry::Safe)?;
+        let mut parts = reply.array()?.into_iter();
+        let (Some(state), Some(turn), Some(epoch)) = (parts.next(), parts.next(), parts.next())
+        else {
+            return Err(Error::new(
+                ErrorKind::Protocol,
+                "the server answered a sign of life with too little",
+            ));
+        };
+        if Some(epoch.bytes()?) != keys.group.meta("epoch") {
+            keys.group.lose();
+        }
+        let live = parts.map(|parent| Ok(u64::from_str_radix(&parent.text()?, 16).unwrap_or(0)));
+        let live: HashSet<u64> = live.collect::<Result<_>>()?;
+        let mut hands = lock(&self.hands);
+        hands.live = live;
+        hands.keep_since(self.plan.lease * 2);
+        let jobs = hands.unwant_dead(started);
+        drop(hands);
+        self.withdraw(true, &jobs);
+        match state.bytes()?.as_slice() {
+            b"closed" => self.end(Ending::Closed),
+            b"open" => self.check_turn(turn.count()? as u64)?,
+            _ => {} // its parent will open it again
+        }
+        Ok(())
+    }
+
+    fn check_turn(&self, turn: u64) -> Result<()> {
+        if turn == self.turn.get() {
+            return Ok(());
+        }
+        let read = Command::new("HGET").key(&self.keys.plan).arg("plan");
+        let plan = self.keys.group.call(read, Retry::Safe)?.maybe_bytes()?;
+        if plan.is_some_and(|plan| plan != self.plan.to_bytes()) {
+            self.end(Ending::Changed);
+        }
+        self.turn.set(turn);
+        Ok(())
+    }
+
+    /// What to do about an error of anything but an answer: the group is joined anew where it is lost. Then pauses.
+    pub(super) fn recover(&self, error: &Error) {
+        match error.kind() {
+            ErrorKind::StateLost => drop(self.keys.group.rejoin().and_then(|()| self.live())),
+            ErrorKind::Gone => drop(self.live()), // its stream has gone: closed, perhaps
+            ErrorKind::Disconnected | ErrorKind::OutOfMemory => {}
+            _ => self.end(Ending::Failed(error.clone())),
+        }
+        let hands = lock(&self.hands);
+        let waited = self.room.wait_timeout(hands, AGAIN);
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// The thread that takes tasks.
+    pub(super) fn take(&self) {
+        while let Some(free) = self.free() {
+            match self.keys.take(&self.me, free, LOOK) {
+                Ok(tasks) => self.accept_all(tasks),
+                Err(error) => {
+                    self.recover(&error);
+                    // the answer that was lost may have brought tasks
+                    self.look_for_mine(Duration::ZERO);
+                }
+            }
+        }
+        lock(&self.hands).taken_all = true;
+        self.rouse();
+    }
+
+    /// Waits until there is room for tasks; `None` if no more are to be taken.
+    fn free(&self) -> Option<usize> {
+        let mut hands = lock(&self.hands);
+        loop {
+            if hands.ending.is_some() {
+                return None;
+            }
+            match hands.free() {
+                0 => {
+                    hands = self
+                        .room
+                        .wait(hands)
+                        .unwrap_or_else(PoisonError::into_inner)
+                }
+                free => return Some(free),
+            }
+        }
+    }
+
+    pub(super) fn accept_all(&self, tasks: Vec<(String, Vec<u8>)>) {
+        for (id, frame) in tasks {
+            self.accept(id, frame);
+        }
+        if !lock(&self.hands).actions.is_empty() {
+            self.rouse();
+        }
+    }
+
+    fn accept(&self, id: String, frame: Vec<u8>) {
+        let whole = Head::read(&frame).filter(|(head, _)| head.kind == Kind::Task);
+        let Some((head, task)) = whole.and_then(|(head, rest)| Some((head, Task::read(rest)?)))
+        else {
+            // not of our parents: they have the same build
+            let head = Head {
+                kind: Kind::Task,
+                plain: false,
+                blob: false,
+                attempt: 0,
+                parent: 0,
+                chunk: 0,
+                function: [0; 2],
+                items: 1,
+            };
+            return lock(&self.hands).act(id, What::Drop, &head, Vec::new(), None);
+        };
+        if !lock(&self.hands).live.contains(&head.parent) {
+            let _ = self.live(); // it may be new
+        }
+        let blob = head
+            .blob
+            .then(|| String::from_utf8_lossy(task.arguments).into_owned());
+        let fate = lock(&self.hands).look(&id, &head, &frame, blob.as_ref());
+        if let Fate::Known = fate {
+            return;
+        }
+        match self.begin(&id, &head, &task, &frame, blob.as_ref()) {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::Gone => {
+                let missing = head.answer(Kind::Missing, false).with(&[]);
+                lock(&self.hands).act(id, What::Result, &head, missing, None);
+            }
+            Err(error) if matches!(error.kind(), ErrorKind::OutOfMemory | ErrorKind::Decode) => {
+                let result = failed(&head, &task, &error);
+                lock(&self.hands).act(id, What::Result, &head, result, blob);
+            }
+            Err(error) => {
+                lock(&self.hands).act(id, What::Queue, &head, frame, blob);
+                self.recover(&error);
+            }
+        }
+    }
+
+    /// Puts a task before the workers.
+    fn begin(
+        &self,
+        id: &str,
+        head: &Head,
+        task: &Task<'_>,
+        frame: &[u8],
+        blob: Option<&String>,
+    ) -> Result<()> {
+        let gone = || {
+            Error::new(
+                ErrorKind::Gone,
+                "the arguments are not on the server any more",
+            )
+        };
+        let fetched;
+        let arguments = match blob {
+            Some(name) => {
+                fetched = self.keys.get(name)?.ok_or_else(gone)?;
+                &fetched
+            }
+            None => task.arguments,
+        };
+        let context = match task.context {
+            0 => None,
+            number => Some(self.context(head.parent, number)?.ok_or_else(gone)?),
+        };
+        let input = (&*self.core).take(arguments, head.plain, Vec::new())?;
+        let number = lock(&self.hands).number();
+        let hook = Hook::Notice(Arc::clone(&self.arrivals), number);
+        let job = Job::new(head.items as usize, Some(hook));
+        let hand = Hand {
+            id: id.to_owned(),
+            head: *head,
+            frame: frame.to_vec(),
+            blob: blob.cloned(),
+            job: Arc::clone(&job),
+            taken: Instant::now(),
+            unwanted: false,
+            returned: false,
+        };
+        lock(&self.hands).put(number, hand);
+        let entry = Entry {
+            job,
+            first: task.first as usize,
+            items: head.items,
+            skip: 0,
+            function: Reference::from_words(head.function),
+            input,
+            number: task.number,
+            context,
+            attempts: 0,
+            retries: task.retries.saturating_sub(u32::from(head.attempt)),
+            unwanted: false,
+        };
+        let submitted = self.core.submit(entry, Wait::Forever);
+        submitted.inspect_err(|_| drop(lock(&self.hands).take(number)))
+    }
+
+    /// The shared argument of a call, placed for the workers.
+    fn context(&self, parent: u64, number: u64) -> Result<Option<Arc<Context>>> {
+        let mut contexts = lock(&self.contexts);
+        let known = contexts
+            .iter()
+            .position(|(key, _)| *key == (parent, number));
+        let context = match known {
+            Some(at) => contexts.remove(at).1,
+            None => match self.keys.get(&format!("c.{}.{number}", hex(parent)))? {
+                Some(bytes) => self.core.context(&bytes, Vec::new())?,
+                None => return Ok(None),
+            },
+        };
+        if contexts.len() >= CONTEXTS {
+            contexts.remove(0);
+        }
+        contexts.push(((parent, number), Arc::clone(&context)));
+        Ok(Some(context))
+    }
+
+    /// What is to be said now: of tasks that are over, and what others have decided.
+    pub(super) fn finished(&self) -> Vec<Action> {
+        let mut over = Vec::new();
+        let mut hands = lock(&self.hands);
+        while let Some(number) = self.arrivals.next() {
+            over.extend(hands.take(number));
+        }
+        let times: Vec<Duration> = over.iter().map(|hand| hand.taken.elapsed()).collect();
+        hands.learn(&times, self.workers);
+        let mut actions = std::mem::take(&mut hands.actions);
+        drop(hands);
+        self.room.notify_all();
+        actions.extend(over.into_iter().map(|hand| self.result(hand)));
+        actions
+    }
+
+    fn result(&self, hand: Hand) -> Action {
+        let withdrawn = (hand.returned || hand.unwanted) && hand.job.with_parts(is_cancelled);
+        let (what, frame) = match withdrawn {
+            true if hand.unwanted => (What::Drop, Vec::new()),
+            true => (What::Queue, hand.frame),
+            false => (What::Result, self.answer(&hand)),
+        };
+        let Hand { id, head, blob, .. } = hand;
+        Action {
+            id,
+            what,
+            parent: head.parent,
+            frame,
+            blob,
+        }
+    }
+
+    fn answer(&self, hand: &Hand) -> Vec<u8> {
+        let parts = hand.job.with_parts(encode_parts);
+        let head = hand.head.answer(Kind::Result, false);
+        if parts.len() <= INLINE_MAX {
+            return head.with(&[&parts]);
+        }
+        let name = format!("d.{}.{}", self.me, self.blobs.next());
+        let kept = if parts.len() > PAYLOAD_MAX {
+            let message = format!(
+                "the results of a chunk have {} bytes, and at most {PAYLOAD_MAX} can be sent; use smaller chunks",
+                parts.len()
+            );
+            Err(Error::new(ErrorKind::TooLarge, message))
+        } else {
+            self.keys.put(&name, &parts)
+        };
+        match kept {
+            Ok(()) => hand
+                .head
+                .answer(Kind::Result, true)
+                .with(&[name.as_bytes()]),
+            Err(error) => {
+                let (first, items) = hand.job.with_parts(|parts| {
+                    (
+                        parts.first().map_or(0, |part| part.first),
+                        parts.iter().map(|part| part.items).sum(),
+                    )
+                });
+                head.with(&[&encode_parts(&[&Part {
+                    first,
+                    items,
+                    end: End::Failed(error),
+                }])])
+            }
+        }
+    }
+
+    /// Tells the server what became of tasks; on an error it is to be told again.
+    pub(super) fn settle(&self, actions: Vec<Action>) {
+        if actions.is_empty() {
+            return;
+        }
+        let keys = &self.keys;
+        let mut names = vec![keys.tasks.clone(), keys.parents.clone()];
+        let mut place = |name: String| match names.iter().position(|known| *known == name) {
+            Some(at) => at as i64 + 1,
+            None => {
+                names.push(name);
+                names.len() as i64
+            }
+        };
+        let places = actions.iter().map(|action| {
+            let results = place(keys.results(action.parent));
+            let blob = action
+                .blob
+                .as_ref()
+                .map_or(0, |name| place(keys.group.key(name)));
+            (results, blob)
+        });
+        let places: Vec<(i64, i64)> = places.collect();
+        let mut call = scripts::SETTLE.call(&names).int(KEPT);
+        for (action, (results, blob)) in actions.iter().zip(places) {
+            let what = match action.what {
+                What::Result => "r",
+                What::Queue => "q",
+                What::Drop => "d",
+            };
+            call = call
+                .arg(&action.id)
+                .arg(what)
+                .arg(hex(action.parent))
+                .arg(&action.frame)
+                .int(results)
+                .int(blob);
+        }
+        match keys.group.run(&scripts::SETTLE, call, Retry::Safe) {
+            Ok(_) => lock(&self.hands).settled(&actions),
+            Err(error) => {
+                let mut hands = lock(&self.hands);
+                match error.kind() {
+                    ErrorKind::StateLost => hands.lost(actions),
+                    _ => hands.actions.extend(actions),
+                }
+                drop(hands);
+                self.recover(&error);
+                self.stir.raise();
+            }
+        }
+    }
+
+    /// Looks for what agents left behind that gave no sign of life any more, and parents.
+    pub(super) fn look_for_lost(&self) -> Result<()> {
+        let keys = &self.keys;
+        let call = scripts::LOST
+            .call(&[&keys.tasks, &keys.beats, &keys.parents, &keys.last])
+            .int(LOST);
+        let [tasks, parents] = keys.group.run(&scripts::LOST, call, Retry::Safe)?.parts()?;
+        let mut tasks = tasks.array()?.into_iter();
+        while let (Some(id), Some(bytes), Some(agent)) = (tasks.next(), tasks.next(), tasks.next())
+        {
+            let (id, bytes, agent) = (id.text()?, bytes.bytes()?, agent.text()?);
+            let Some((head, task)) =
+                Head::read(&bytes).and_then(|(head, rest)| Some((head, Task::read(rest)?)))
+            else {
+                continue;
+            };
+            let blob = head
+                .blob
+                .then(|| String::from_utf8_lossy(task.arguments).into_owned());
+            let mut hands = lock(&self.hands);
+            if hands.has(&id) {
+                continue; // it is being settled
+            }
+            if u32::from(head.attempt) < task.retries {
+                hands.act(id, What::Queue, &head, frame::again(&bytes), blob);
+            } else {
+                let result = self.lost(&head, &task, &agent);
+                hands.act(id, What::Result, &head, result, blob);
+            }
+        }
+        for parent in parents.array()? {
+            let parent = u64::from_str_radix(&parent.text()?, 16).unwrap_or(0);
+            keys.group.call(
+                Command::new("UNLINK").key(keys.results(parent)),
+                Retry::Safe,
+            )?;
+        }
+        self.rouse();
+        self.look_for_mine(self.plan.lease / 4);
+        Ok(())
+    }
+
+    fn lost(&self, head: &Head, task: &Task<'_>, agent: &str) -> Vec<u8> {
+        let first = task.first as usize;
+        let parts: Vec<Part> = (first..first + head.items as usize)
+            .map(|item| Part {
+                first: item,
+                items: 1,
+                end: End::Failed(Error::agent_lost(&self.name, agent, item)),
+            })
+            .collect();
+        let parts: Vec<&Part> = parts.iter().collect();
+        head.answer(Kind::Result, false)
+            .with(&[&encode_parts(&parts)])
+    }
+
+    /// Looks for tasks that the server thinks are here, and are not: the answer that brought them was lost, or the server has forgotten that
+    /// they were settled.
+    fn look_for_mine(&self, idle: Duration) {
+        if let Ok(mut tasks) = self.keys.mine(&self.me, idle) {
+            let hands = lock(&self.hands);
+            tasks.retain(|(id, _)| !hands.has(id));
+            drop(hands);
+            self.accept_all(tasks);
+        }
+    }
+
+    /// Hears a word to all agents.
+    pub(super) fn hear(&self, word: &[u8]) {
+        let Some((b'c', [running, rest @ ..])) = word.split_first() else {
+            return drop(self.live());
+        };
+        let mut numbers = rest
+            .chunks_exact(8)
+            .map(|bytes| u64::from_le_bytes(bytes.try_into().unwrap_or_default()));
+        let Some(parent) = numbers.next() else {
+            return;
+        };
+        let jobs = lock(&self.hands).unwant(parent, numbers);
+        self.withdraw(*running != 0, &jobs);
+    }
+
+    pub(super) fn leave(&self) -> Result<()> {
+        let call = scripts::LEAVE
+            .call(&[&self.keys.tasks, &self.keys.beats])
+            .arg(&self.me);
+        self.keys
+            .group
+            .run(&scripts::LEAVE, call, Retry::Safe)
+            .map(drop)
+    }
+}
+
+/// Whether nothing of a job was begun, or all of it was ended.
+fn is_cancelled(parts: &[&Part]) -> bool {
+    let cancelled = |part: &&Part| matches!(&part.end, End::Failed(error) if error.kind() == ErrorKind::Cancelled);
+    !parts.is_empty() && parts.iter().all(cancelled)
+}
+
+/// The answer to a task that could not be put before the workers.
+fn failed(head: &Head, task: &Task<'_>, error: &Error) -> Vec<u8> {
+    let part = Part {
+        first: task.first as usize,
+        items: head.items as usize,
+        end: End::Failed(error.clone()),
+    };
+    head.answer(Kind::Result, false)
+        .with(&[&encode_parts(&[&part])])
+}

@@ -1,0 +1,295 @@
+//! The tasks that an agent has taken and not settled, and what is to be said of those that are over.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::error::Error;
+use crate::pool::remote::frame::{Head, Kind, with_parent};
+use crate::pool::result::Job;
+
+/// Tasks that nobody wants any more, and that may still come: as many are remembered.
+const UNWANTED_MAX: usize = 1 << 16;
+/// Tasks that an agent takes for each of its workers at most, where they are short.
+const DEEPEST: usize = 64;
+/// A task that is back so soon is short.
+const SHORT: Duration = Duration::from_millis(5);
+/// One that takes so long is not.
+const LONG: Duration = Duration::from_millis(100);
+
+/// Who has a task done: the parent's random number, whichever of its names it uses, and its number of the task.
+pub(super) type Chunk = (u64, u64);
+
+/// What stays of a parent's name when it begins anew.
+fn origin(parent: u64) -> u64 {
+    parent & !0xffff
+}
+
+pub(super) fn chunk_of(head: &Head) -> Chunk {
+    (origin(head.parent), head.chunk)
+}
+
+/// One task.
+pub(super) struct Hand {
+    /// Its entry in the stream.
+    pub(super) id: String,
+    pub(super) head: Head,
+    pub(super) frame: Vec<u8>,
+    /// The blob of its arguments.
+    pub(super) blob: Option<String>,
+    pub(super) job: Arc<Job>,
+    pub(super) taken: Instant,
+    /// Nobody wants its result.
+    pub(super) unwanted: bool,
+    /// It goes back to the stream if it was not begun.
+    pub(super) returned: bool,
+}
+
+/// What becomes of an entry of the stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum What {
+    /// The frame is its result.
+    Result,
+    /// The frame is queued in its stead.
+    Queue,
+    Drop,
+}
+
+#[derive(Debug)]
+pub(super) struct Action {
+    pub(super) id: String,
+    pub(super) what: What,
+    pub(super) parent: u64,
+    pub(super) frame: Vec<u8>,
+    pub(super) blob: Option<String>,
+}
+
+/// Why an agent takes no more.
+#[derive(Clone, Debug)]
+pub(super) enum Ending {
+    /// The pool was closed.
+    Closed,
+    /// The pool has other settings now.
+    Changed,
+    /// This process was told to end.
+    Terminated,
+    Failed(Error),
+}
+
+#[derive(Default)]
+pub(super) struct Hands {
+    next: u64,
+    pub(super) tasks: HashMap<u64, Hand>,
+    by_chunk: HashMap<Chunk, u64>,
+    /// Entries of the stream that are in hand, or about to be settled.
+    ids: HashSet<String>,
+    pub(super) actions: Vec<Action>,
+    unwanted: (VecDeque<Chunk>, HashSet<Chunk>),
+    /// Parents that live, as of the last look.
+    pub(super) live: HashSet<u64>,
+    /// Results whose entries the server has lost: the parent will ask for them again.
+    kept: HashMap<Chunk, (Instant, Vec<u8>)>,
+    /// How many tasks may be in hand.
+    depth: usize,
+    pub(super) ending: Option<(Instant, Ending)>,
+    /// Nothing is taken any more.
+    pub(super) taken_all: bool,
+}
+
+/// What to do with an entry that was taken.
+pub(super) enum Fate {
+    /// It is here already, or settled without more ado.
+    Known,
+    /// It is to be done.
+    New,
+}
+
+impl Hands {
+    pub(super) fn new(workers: usize) -> Self {
+        Self {
+            depth: workers + 1,
+            ..Self::default()
+        }
+    }
+
+    /// The most tasks there can be in hand.
+    pub(super) fn deepest(workers: usize) -> usize {
+        workers * DEEPEST
+    }
+
+    /// How many more may be taken.
+    pub(super) fn free(&self) -> usize {
+        self.depth.saturating_sub(self.tasks.len())
+    }
+
+    pub(super) fn act(
+        &mut self,
+        id: String,
+        what: What,
+        head: &Head,
+        frame: Vec<u8>,
+        blob: Option<String>,
+    ) {
+        self.ids.insert(id.clone());
+        self.actions.push(Action {
+            id,
+            what,
+            parent: head.parent,
+            frame,
+            blob,
+        });
+    }
+
+    /// Whether the entry is in hand or being settled.
+    pub(super) fn has(&self, id: &str) -> bool {
+        self.ids.contains(id)
+    }
+
+    /// Looks at an entry that was taken; one that is to be done is in hand from now on as far as `has` is concerned.
+    pub(super) fn look(
+        &mut self,
+        id: &str,
+        head: &Head,
+        frame: &[u8],
+        blob: Option<&String>,
+    ) -> Fate {
+        if !self.ids.insert(id.to_owned()) {
+            return Fate::Known;
+        }
+        let chunk = chunk_of(head);
+        if self.ending.is_some() {
+            self.act(
+                id.to_owned(),
+                What::Queue,
+                head,
+                frame.to_vec(),
+                blob.cloned(),
+            );
+        } else if self.unwanted.1.contains(&chunk) || !self.live.contains(&head.parent) {
+            self.act(id.to_owned(), What::Drop, head, Vec::new(), blob.cloned());
+        } else if let Some((_, result)) = self.kept.remove(&chunk) {
+            let result = with_parent(result, head.parent);
+            self.act(id.to_owned(), What::Result, head, result, blob.cloned());
+        } else if let Some(hand) = self
+            .by_chunk
+            .get(&chunk)
+            .and_then(|number| self.tasks.get_mut(number))
+        {
+            // submitted again after the server lost the first: it is one task all the same
+            self.ids.remove(&hand.id);
+            (hand.id, hand.head, hand.blob) = (id.to_owned(), *head, blob.cloned());
+        } else {
+            return Fate::New;
+        }
+        Fate::Known
+    }
+
+    /// A number for a task to be done.
+    pub(super) fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    pub(super) fn put(&mut self, number: u64, hand: Hand) {
+        self.by_chunk.insert(chunk_of(&hand.head), number);
+        self.tasks.insert(number, hand);
+    }
+
+    /// A task that is over.
+    pub(super) fn take(&mut self, number: u64) -> Option<Hand> {
+        let hand = self.tasks.remove(&number)?;
+        self.by_chunk.remove(&chunk_of(&hand.head));
+        Some(hand)
+    }
+
+    /// These entries are settled.
+    pub(super) fn settled(&mut self, actions: &[Action]) {
+        for action in actions {
+            self.ids.remove(&action.id);
+        }
+    }
+
+    /// The server has lost these entries: results are kept until they are asked for again.
+    pub(super) fn lost(&mut self, actions: Vec<Action>) {
+        self.settled(&actions);
+        for action in actions {
+            let head = Head::read(&action.frame).map(|(head, _)| head);
+            if let Some(head) =
+                head.filter(|head| action.what == What::Result && head.kind == Kind::Result)
+            {
+                self.kept
+                    .insert(chunk_of(&head), (Instant::now(), action.frame));
+            }
+        }
+    }
+
+    /// Forgets results that nobody has asked for again since `then`.
+    pub(super) fn keep_since(&mut self, then: Duration) {
+        self.kept.retain(|_, (since, _)| since.elapsed() < then);
+    }
+
+    /// Nobody wants these chunks of `parent`. Returns the jobs of those that are in hand.
+    pub(super) fn unwant(
+        &mut self,
+        parent: u64,
+        chunks: impl IntoIterator<Item = u64>,
+    ) -> Vec<Arc<Job>> {
+        let mut jobs = Vec::new();
+        for chunk in chunks {
+            let chunk = (origin(parent), chunk);
+            if let Some(hand) = self
+                .by_chunk
+                .get(&chunk)
+                .and_then(|number| self.tasks.get_mut(number))
+            {
+                hand.unwanted = true;
+                jobs.push(Arc::clone(&hand.job));
+            } else if self.unwanted.1.insert(chunk) {
+                self.unwanted.0.push_back(chunk);
+            }
+        }
+        while self.unwanted.0.len() > UNWANTED_MAX {
+            if let Some(oldest) = self.unwanted.0.pop_front() {
+                self.unwanted.1.remove(&oldest);
+            }
+        }
+        jobs
+    }
+
+    /// Nobody wants what was taken before `then` for parents that do not live. Returns its jobs.
+    pub(super) fn unwant_dead(&mut self, then: Instant) -> Vec<Arc<Job>> {
+        let live = &self.live;
+        let dead = self
+            .tasks
+            .values_mut()
+            .filter(|hand| hand.taken < then && !live.contains(&hand.head.parent));
+        dead.map(|hand| {
+            hand.unwanted = true;
+            Arc::clone(&hand.job)
+        })
+        .collect()
+    }
+
+    /// Whatever was not begun is to go back. Returns the jobs.
+    pub(super) fn give_back(&mut self) -> Vec<Arc<Job>> {
+        let hands = self.tasks.values_mut();
+        hands
+            .map(|hand| {
+                hand.returned = true;
+                Arc::clone(&hand.job)
+            })
+            .collect()
+    }
+
+    /// Learns from tasks that are over how many to have in hand: where they are short more, so that workers do not wait for the server.
+    pub(super) fn learn(&mut self, times: &[Duration], workers: usize) {
+        let Some(longest) = times.iter().max() else {
+            return;
+        };
+        if *longest > LONG {
+            self.depth = (self.depth / 2).max(workers + 1);
+        } else if *longest < SHORT && self.tasks.len() <= workers {
+            self.depth = (self.depth * 2).min(Self::deepest(workers));
+        }
+    }
+}
