@@ -23,7 +23,7 @@ pub(crate) mod ready;
 pub(crate) mod shm;
 pub(crate) mod socket;
 pub(crate) mod stack;
-#[cfg(feature = "manager")]
-pub(crate) mod thread_end;
 #[cfg(feature = "redis")]
 pub(crate) mod terminate;
+#[cfg(feature = "manager")]
+pub(crate) mod thread_end;
