@@ -6,10 +6,14 @@
 //! |---|---|---|---|
 //! | [`Manager::new`] | in memory | this process, and those that get a handle | nothing: it goes with its last process |
 //! | [`Manager::at`] | in a directory | every process of the machine that opens it | everything: each change is on the disk when its call returns |
+//! | `Manager::connect`, feature `redis` | on a Redis or Valkey server | every program that may use the server | what the server keeps |
 //!
 //! On one machine there is no server: every process reads and writes the data itself, in transactions of
 //! [LMDB](https://www.symas.com/mdb). A reader waits for nobody. One writer works at a time; a process killed anywhere has changed nothing, or
 //! all that its call was to change.
+//!
+//! On a server each call is one command or script, one round trip. What is promised there and here, side by side, how to run and how to secure it:
+//! `_documentation::several_machines`.
 //!
 //! # What is promised
 //!
@@ -20,7 +24,9 @@
 //!
 //! Besides what each call says: `OutOfMemory` if there is no room, and nothing is changed; `Gone` if the object was deleted, or the manager's data has gone
 //! with its last process; `Forked` in a forked child; `Deadlock` for a call inside of a closure that the same manager runs in a
-//! transaction, such as that of `update`; `Corrupted` if the data was damaged from outside.
+//! transaction, such as that of `update`; `Corrupted` if the data was damaged from outside. On a server also `Disconnected` if it does not answer:
+//! [`Error::maybe_applied`](crate::Error::maybe_applied) says whether the call may have been done all the same; `StateLost` if it has lost the manager's data;
+//! `PermissionDenied`; `Protocol` if it speaks another protocol.
 #![forbid(unsafe_code)]
 
 mod array;
