@@ -13,6 +13,8 @@ mod control;
 mod help;
 mod lent;
 mod locks;
+#[cfg(feature = "manager")]
+mod manager;
 mod pool;
 mod queue;
 mod recovery;
