@@ -22,6 +22,7 @@ macro_rules! on_each_engine {
 mod arrays;
 mod batches;
 mod dicts;
+mod kills;
 mod lists;
 mod model;
 mod names;
