@@ -51,6 +51,7 @@ const LOCKS_LEN: u64 = 4096 + READERS as u64 * 64;
 pub(super) fn temporary(gone: Gone) -> Result<Arc<Store>> {
     static SWEPT: Once = Once::new();
     SWEPT.call_once(|| drop(sweep(|_| true, gone)));
+    let mut has_swept = false;
     loop {
         let id = memory::random().map_err(|error| Error::os("cannot name a store", error))?;
         let place = Place {
@@ -58,8 +59,17 @@ pub(super) fn temporary(gone: Gone) -> Result<Arc<Store>> {
             id,
             is_temporary: true,
         };
-        if let Some(store) = make(place, gone)? {
-            return Ok(store);
+        match make(place, gone) {
+            Ok(Some(store)) => return Ok(store),
+            Ok(None) => {}
+            // what killed processes have left since may be what fills it
+            Err(error)
+                if error.kind() == ErrorKind::OutOfMemory
+                    && !std::mem::replace(&mut has_swept, true) =>
+            {
+                sweep(|_| true, gone)?;
+            }
+            Err(error) => return Err(error),
         }
     }
 }

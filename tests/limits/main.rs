@@ -16,6 +16,8 @@ mod descriptors;
 mod full;
 mod group;
 mod left;
+#[cfg(feature = "manager")]
+mod manager;
 mod processes;
 mod queue;
 
