@@ -82,6 +82,7 @@ impl Bare {
     fn put_all(&self, keys: &[String], value: u64) {
         let mut txn = self.env.write_txn().expect("a transaction");
         for key in keys {
+            black_box(self.database.get(&txn, key.as_bytes()).expect("whole"));
             let put = self
                 .database
                 .put(&mut txn, key.as_bytes(), &value.to_le_bytes());

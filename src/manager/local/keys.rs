@@ -60,34 +60,51 @@ pub(super) fn field_of(key: &[u8]) -> &[u8] {
 const FIELD_MAX: usize = KEY_MAX - HEAD;
 
 /// Longest key that is put together without an allocation.
-const SHORT: usize = 128;
+const SHORT: usize = 96;
 
-/// A key of something inside of an object.
-pub(super) enum Inside {
-    Short([u8; SHORT], usize),
-    Long(Vec<u8>),
+/// Where the key of something inside of an object is put together.
+///
+/// WHY NOT returned by value: a key is read as soon as it is written, and one that was moved in between in larger pieces is not yet there.
+pub(super) struct Inside {
+    short: [u8; SHORT],
+    long: Vec<u8>,
 }
 
 impl Inside {
-    pub(super) fn new(object: &Object, field: &[u8]) -> Result<Self> {
-        let len = HEAD + field.len();
+    #[inline]
+    pub(super) fn new() -> Self {
+        Self {
+            short: [0; SHORT],
+            long: Vec::new(),
+        }
+    }
+
+    #[inline]
+    pub(super) fn key(&mut self, object: &Object, field: &[u8]) -> Result<&[u8]> {
         let head = inside(object.id);
-        if len <= SHORT {
-            let mut bytes = [0; SHORT];
-            bytes[..HEAD].copy_from_slice(&head);
-            bytes[HEAD..len].copy_from_slice(field);
-            return Ok(Self::Short(bytes, len));
+        let len = HEAD + field.len();
+        if len > SHORT {
+            return self.long_key(head, object, field);
         }
-        if len <= KEY_MAX {
-            return Ok(Self::Long([&head, field].concat()));
-        }
+        let key = &mut self.short[..len];
+        key[..HEAD].copy_from_slice(&head);
+        key[HEAD..].copy_from_slice(field);
+        Ok(key)
+    }
+
+    #[cold]
+    fn long_key(&mut self, head: [u8; HEAD], object: &Object, field: &[u8]) -> Result<&[u8]> {
         let found = field.len();
-        Err(Error::new(
-            ErrorKind::TooLarge,
-            format!(
-                "cannot use a key of {found} bytes in {object}: it may have {FIELD_MAX}; use its hash, and keep it in the value"
-            ),
-        ))
+        if found > FIELD_MAX {
+            return Err(Error::new(
+                ErrorKind::TooLarge,
+                format!(
+                    "cannot use a key of {found} bytes in {object}: it may have {FIELD_MAX}; use its hash, and keep it in the value"
+                ),
+            ));
+        }
+        self.long = [&head, field].concat();
+        Ok(&self.long)
     }
 
     /// That of a place or part.
@@ -96,15 +113,6 @@ impl Inside {
         key[..HEAD].copy_from_slice(&inside(id));
         key[HEAD..].copy_from_slice(&place.to_be_bytes());
         key
-    }
-}
-
-impl AsRef<[u8]> for Inside {
-    fn as_ref(&self) -> &[u8] {
-        match self {
-            Self::Short(bytes, len) => &bytes[..*len],
-            Self::Long(bytes) => bytes,
-        }
     }
 }
 

@@ -30,8 +30,8 @@ impl Snapshot<'_> {
 
 impl Reads for Snapshot<'_> {
     fn get(&mut self, object: &Object, field: &[u8], found: Found<'_>) -> Result<bool> {
-        let key = Inside::new(object, field)?;
-        if let Some(value) = self.0.get(key.as_ref())? {
+        let mut inside = Inside::new();
+        if let Some(value) = self.0.get(inside.key(object, field)?)? {
             found(value);
             return Ok(true);
         }

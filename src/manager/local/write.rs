@@ -132,15 +132,16 @@ impl Writes for Changes<'_, '_> {
         value: &[u8],
         old: Option<Found<'_>>,
     ) -> Result<bool> {
-        let key = Inside::new(object, field)?;
-        let there = self.to.get(key.as_ref())?;
+        let mut inside = Inside::new();
+        let key = inside.key(object, field)?;
+        let there = self.to.get(key)?;
         let was = there.is_some();
         match (there, old) {
             (Some(there), Some(old)) => old(there),
             (Some(_), None) => {}
             (None, _) => self.recount(object, 1)?,
         }
-        self.to.put(key.as_ref(), value)?;
+        self.to.put(key, value)?;
         Ok(was)
     }
 
@@ -168,7 +169,7 @@ impl Writes for Changes<'_, '_> {
         if !self.get(object, field, old)? {
             return Ok(false);
         }
-        self.to.delete(Inside::new(object, field)?.as_ref())?;
+        self.to.delete(Inside::new().key(object, field)?)?;
         self.recount(object, -1)?;
         Ok(true)
     }
@@ -187,14 +188,25 @@ impl Writes for Changes<'_, '_> {
     }
 
     fn update(&mut self, object: &Object, field: &[u8], change: Changer<'_>) -> Result<()> {
-        let key = Inside::new(object, field)?;
-        let old = self.to.get(key.as_ref())?;
-        if old.is_none() {
+        let mut inside = Inside::new();
+        let key = inside.key(object, field)?;
+        let old = self.to.get(key)?;
+        let was = old.is_some();
+        if !was {
             self.meta(object)?;
         }
         match change(old)? {
-            Some(value) => self.put(object, field, &value, None).map(drop),
-            None => self.take(object, field, &mut |_| ()).map(drop),
+            Some(value) => {
+                if !was {
+                    self.recount(object, 1)?;
+                }
+                self.to.put(key, &value)
+            }
+            None if was => {
+                self.to.delete(key)?;
+                self.recount(object, -1)
+            }
+            None => Ok(()),
         }
     }
 
