@@ -137,6 +137,68 @@ def lock_contended(milliseconds):
         yield sum(found) / milliseconds / 1e3, {"fairness": min(found) / max(found)}
 
 
+def on_manager_dict(calls, call):
+    """Nanoseconds for one of `calls` on a manager's dictionary of 1000, each of another key than the last; `call` says what it adds."""
+    with mp.Manager() as manager:
+        keys = [f"key {number:04}" for number in range(1000)]
+        shared, lock = manager.dict(zip(keys, range(1000))), manager.Lock()
+        total = sum(shared.values())
+
+        def work():
+            at = added = 0
+            for _ in range(calls):
+                at = (at + 7) % 1000
+                added += call(shared, lock, keys[at], at)
+            return added
+
+        while True:
+            start = clock()
+            total += work()
+            taken = clock() - start
+            checked(sum(shared.values()), total)
+            yield taken / calls * 1e9
+
+
+def manager_get(calls):
+    def get(shared, _lock, key, at):
+        checked(shared[key], at)
+        return 0
+
+    return on_manager_dict(calls, get)
+
+
+def manager_insert(calls):
+    def insert(shared, _lock, key, at):
+        shared[key] = at
+        return 0
+
+    return on_manager_dict(calls, insert)
+
+
+def manager_update(calls):
+    def update(shared, lock, key, _at):
+        with lock:
+            shared[key] += 1
+        return 1
+
+    return on_manager_dict(calls, update)
+
+
+def manager_append(calls):
+    with mp.Manager() as manager:
+        shared = manager.list()
+
+        def work():
+            for number in range(calls):
+                shared.append(number)
+
+        while True:
+            del shared[:]
+            taken = seconds(work)
+            checked((len(shared), shared[0]), (calls, 0))
+            yield taken / calls * 1e9
+
+
 def pool_apply(calls, pause_us):
     with mp.Pool(2) as pool:
         while True:

@@ -6,6 +6,7 @@ mod async_calls;
 mod cost;
 mod echo;
 mod locks;
+mod manager;
 mod map;
 mod rings;
 mod sha512;
@@ -22,6 +23,7 @@ pub fn all() -> impl Iterator<Item = &'static Subject> {
     let files = [
         locks::SUBJECTS,
         add::SUBJECTS,
+        manager::SUBJECTS,
         rings::SUBJECTS,
         trips::SUBJECTS,
         apply::SUBJECTS,
