@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::print_stdout, reason = "who skips a test says so")]
 
+#[cfg(feature = "manager")]
+mod managers;
 mod pages;
 mod queues;
 mod sha512;
