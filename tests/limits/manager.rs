@@ -1,7 +1,7 @@
 //! A manager where `/dev/shm` has no more room: its data is mapped and written in place, so a page that cannot be had would be a SIGBUS.
 
 use multiproc::manager::Dict;
-use multiproc::{Error, ErrorKind, Manager, Process, Result};
+use multiproc::{Error, ErrorKind, Manager, Process};
 
 use crate::full::one_mebibyte;
 use crate::{alone_after, done, is_alone};
@@ -18,11 +18,11 @@ fn is_full(error: &Error) {
 }
 
 /// Inserts until there is no room; how many are in.
-fn fill((dict, from): (Dict<u32, Vec<u8>>, u32)) -> Result<u32> {
+fn fill((dict, from): (Dict<u32, Vec<u8>>, u32)) -> u32 {
     for n in from.. {
         if let Err(error) = dict.insert(n, vec![n as u8; SIZE]) {
             is_full(&error);
-            return Ok(n);
+            return n;
         }
     }
     unreachable!("there is an end to it");
@@ -45,13 +45,13 @@ fn a_manager_that_finds_no_room_says_so_and_loses_nothing() {
     }
     let manager = Manager::new().unwrap();
     let dict = manager.new_dict().unwrap();
-    let count = fill((dict.clone(), 0)).unwrap();
+    let count = fill((dict.clone(), 0));
     println!("{count} values of {SIZE} bytes fill it");
     assert!(count > 20);
     check(&dict, count);
     // no other process finds more, and what has no room changes nothing
     let other = Process::spawn(fill, (dict.clone(), count)).unwrap();
-    assert_eq!(other.join().unwrap().unwrap(), count);
+    assert_eq!(other.join().unwrap(), count);
     is_full(&dict.insert(0, vec![1; 400_000]).unwrap_err());
     is_full(&Manager::new().unwrap_err());
     check(&dict, count);
@@ -67,7 +67,7 @@ fn a_manager_that_finds_no_room_says_so_and_loses_nothing() {
         for key in keys.iter().step_by(2) {
             assert!(dict.remove(key).unwrap().is_some());
         }
-        let end = fill((dict.clone(), next)).unwrap();
+        let end = fill((dict.clone(), next));
         assert!(end > next, "room that was freed is not found");
         check(&dict, keys.len() as u32 / 2 + end - next);
         next = end;
