@@ -152,24 +152,41 @@ impl Writes for Changes<'_, '_> {
         value: &[u8],
         there: Found<'_>,
     ) -> Result<bool> {
-        if self.get(object, field, there)? {
+        let mut inside = Inside::new();
+        let key = inside.key(object, field)?;
+        if let Some(value) = self.to.get(key)? {
+            there(value);
             return Ok(false);
         }
-        self.put(object, field, value, None)?;
+        self.recount(object, 1)?;
+        self.to.put(key, value)?;
         Ok(true)
     }
 
     fn put_all(&mut self, object: &Object, pairs: &[(Vec<u8>, Vec<u8>)]) -> Result<()> {
-        let put =
-            |(field, value): &(Vec<u8>, Vec<u8>)| self.put(object, field, value, None).map(drop);
-        pairs.iter().try_for_each(put)
+        let mut meta = self.meta(object)?;
+        let before = meta.count;
+        for (field, value) in pairs {
+            let mut inside = Inside::new();
+            let key = inside.key(object, field)?;
+            meta.count += u64::from(self.to.get(key)?.is_none());
+            self.to.put(key, value)?;
+        }
+        if meta.count == before {
+            return Ok(());
+        }
+        self.put_meta(object, meta)
     }
 
     fn take(&mut self, object: &Object, field: &[u8], old: Found<'_>) -> Result<bool> {
-        if !self.get(object, field, old)? {
+        let mut inside = Inside::new();
+        let key = inside.key(object, field)?;
+        let Some(value) = self.to.get(key)? else {
+            self.meta(object)?;
             return Ok(false);
-        }
-        self.to.delete(Inside::new().key(object, field)?)?;
+        };
+        old(value);
+        self.to.delete(key)?;
         self.recount(object, -1)?;
         Ok(true)
     }
