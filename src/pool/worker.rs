@@ -52,6 +52,10 @@ pub(super) fn serve(arrival: Arrival) {
     let Some(setup) = Setup::from_bytes(&bytes) else {
         return refused("its setup makes no sense");
     };
+    #[cfg(feature = "redis")]
+    if setup.for_others {
+        entry::let_terminations_pass();
+    }
     let current = Arc::new(Current::new(setup.item_limit));
     let running = Arc::clone(&current);
     let parent = FromParent::new(&control, true, move |message| {

@@ -103,10 +103,28 @@ pub(crate) fn ignore_broken_pipes() {
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
 }
 
+/// A signal that came to a whole group of processes passes by this one, which others will end.
+///
+/// WHY NOT `SIG_IGN`: it would be inherited by programs that a task starts, and they must hear it.
+fn let_pass(signal: c_int) {
+    extern "C" fn nothing(_: c_int) {}
+    // SAFETY: all zero is a valid sigaction.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = nothing as extern "C" fn(c_int) as usize;
+    action.sa_flags = libc::SA_RESTART;
+    // SAFETY: a handler that does nothing is safe at any moment.
+    unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) };
+}
+
+/// SIGTERM passes by: it is for an agent, which lets its workers finish.
+#[cfg(feature = "redis")]
+pub(crate) fn let_terminations_pass() {
+    let_pass(libc::SIGTERM);
+}
+
 /// Moves descriptor 0 out of the way and puts `/dev/null` there, and at 1 and 2 where they are closed; ignores SIGPIPE, as std's start
 /// does; lets Ctrl-C pass by, since the terminal sends it to the parent too. Returns the moved descriptor.
 pub(crate) fn settle() -> c_int {
-    extern "C" fn nothing(_: c_int) {}
     // SAFETY: duplicates descriptor 0, which the caller has checked to be a socket.
     let moved = unsafe { libc::fcntl(0, libc::F_DUPFD_CLOEXEC, 3) };
     // SAFETY: a constant path.
@@ -132,13 +150,7 @@ pub(crate) fn settle() -> c_int {
     ignore_broken_pipes();
     // SAFETY: standard dispositions.
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
-    // SAFETY: all zero is a valid sigaction.
-    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-    // WHY NOT SIG_IGN: it would be inherited by programs that a task starts, and they must hear Ctrl-C.
-    action.sa_sigaction = nothing as extern "C" fn(c_int) as usize;
-    action.sa_flags = libc::SA_RESTART;
-    // SAFETY: a handler that does nothing is safe at any moment.
-    unsafe { libc::sigaction(libc::SIGINT, &raw const action, std::ptr::null_mut()) };
+    let_pass(libc::SIGINT);
     moved
 }
 

@@ -43,7 +43,7 @@ impl Termination {
         let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC).inspect_err(|_| {
             TAKEN.take();
         })?;
-        HEARS.set(event.as_raw_fd() as u64 + 1);
+        HEARS.set(u64::from(event.as_raw_fd().cast_unsigned()) + 1);
         // SAFETY: all zero is a valid sigaction.
         let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
         action.sa_sigaction = heard as extern "C" fn(c_int) as usize;

@@ -31,7 +31,11 @@ const FLOORS: [&[&str]; 7] = [
 const UNSAFE_FLOORS: std::ops::RangeInclusive<usize> = 1..=3;
 
 /// Steps up or sideways that are allowed: from, to, why.
-const DOORS: [(&str, &str, &str); 0] = [];
+const DOORS: [(&str, &str, &str); 1] = [(
+    "spawn",
+    "pool",
+    "before main, only the start hook can make an agent of a process",
+)];
 
 /// Most lines of a file.
 pub(crate) const LINES_MAX: usize = 600;

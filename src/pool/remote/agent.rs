@@ -18,6 +18,7 @@ use crate::pool::remote::plan::{self, Place, Plan};
 use crate::pool::remote::scripts::{self, KEPT};
 use crate::server::command::Command;
 use crate::server::group::{Group, Retry};
+use crate::server::reply::Reply;
 use crate::spawn::hook;
 use crate::sys::clock::Wait;
 use crate::sys::memory;
@@ -105,7 +106,7 @@ impl Agent {
             for_others: true,
         }
         .start()
-        .inspect_err(|error| self.refuse(register, &error.to_string()))?;
+        .inspect_err(|error| Self::refuse(register, &error.to_string()))?;
         let me = own_name()?;
         let desk = Arc::new(Desk::new(keys, self.name.clone(), me, plan, turn, core));
         let ended = self.sit(&desk);
@@ -208,10 +209,7 @@ impl Agent {
         }
         let call = scripts::BUILDS.call(&[register.key("builds")]);
         let builds = register.run(&scripts::BUILDS, call, Retry::Safe)?.array()?;
-        let builds: Vec<String> = builds
-            .into_iter()
-            .map(|build| build.text())
-            .collect::<Result<_>>()?;
+        let builds: Vec<String> = builds.into_iter().map(Reply::text).collect::<Result<_>>()?;
         if !builds.is_empty() && !builds.contains(&own) {
             return Err(self.mismatch(register, &own));
         }
@@ -226,12 +224,12 @@ impl Agent {
             "cannot work for pool \"{}\" at {}: it is of another build of the program than this one, {own}; start the same file on all machines",
             self.name, self.place.address
         );
-        self.refuse(register, &format!("is of another build, {own}"));
+        Self::refuse(register, &format!("is of another build, {own}"));
         Error::new(ErrorKind::WorkerMismatch, message)
     }
 
     /// Leaves word why this agent does not work, for parents who wait in vain.
-    fn refuse(&self, register: &Group, why: &str) {
+    fn refuse(register: &Group, why: &str) {
         let key = register.key("rejects");
         let who = format!("{}:{}", host(), process::id());
         let commands = vec![
@@ -294,8 +292,7 @@ fn host() -> String {
 
 fn own_name() -> Result<String> {
     let random = memory::random().map_err(|error| Error::os("cannot name an agent", error))?;
-    let [a, b, c, d, ..] = random;
-    let random = u64::from(u32::from_le_bytes([a, b, c, d]));
+    let random = u64::from_le_bytes(random[..8].try_into().unwrap_or_default());
     Ok(format!(
         "{}:{}:{}",
         host(),

@@ -9,9 +9,9 @@ use crate::pool::batch::{End, Part};
 use crate::pool::encode::Sink;
 use crate::pool::memory::lock;
 use crate::pool::parent::Core;
-use crate::pool::remote::frame::{self, Head, Kind, Task, encode_parts};
-use crate::pool::remote::hands::{Action, Ending, Fate, Hand, Hands, What};
-use crate::pool::remote::keys::{INLINE_MAX, Keys, PAYLOAD_MAX, hex};
+use crate::pool::remote::frame::{Head, Kind, Task, encode_parts};
+use crate::pool::remote::hands::{Ending, Fate, Hand, Hands, What};
+use crate::pool::remote::keys::{Keys, hex};
 use crate::pool::remote::plan::Plan;
 use crate::pool::remote::scripts::{self, KEPT};
 use crate::pool::result::{Arrivals, Hook, Job};
@@ -28,8 +28,9 @@ pub(super) const LOOK: Duration = Duration::from_millis(500);
 pub(super) const AGAIN: Duration = Duration::from_millis(50);
 /// Contexts that are kept, of which the workers keep decoded ones.
 const CONTEXTS: usize = 8;
-/// Lost tasks that are looked after in one step.
-const LOST: i64 = 100;
+
+/// Whose context it is, its number, and where it lies for the workers.
+type Known = ((u64, u64), Arc<Context>);
 
 /// An agent at work.
 pub(super) struct Desk {
@@ -47,8 +48,10 @@ pub(super) struct Desk {
     pub(super) arrivals: Arc<Arrivals>,
     /// There is something to settle, or it is over.
     pub(super) stir: Signal,
-    contexts: Mutex<Vec<((u64, u64), Arc<Context>)>>,
-    blobs: Counter,
+    contexts: Mutex<Vec<Known>>,
+    pub(super) blobs: Counter,
+    /// It has left: no late sign of life may bring it back. Held while one is given.
+    left: Mutex<bool>,
 }
 
 impl Desk {
@@ -75,6 +78,7 @@ impl Desk {
             stir: Signal::default(),
             contexts: Mutex::default(),
             blobs: Counter::new(0),
+            left: Mutex::new(false),
         }
     }
 
@@ -112,6 +116,10 @@ impl Desk {
     /// A sign of life; hears how the pool is, and which parents live.
     pub(super) fn live(&self) -> Result<()> {
         let keys = &self.keys;
+        let left = lock(&self.left);
+        if *left {
+            return Ok(());
+        }
         let started = Instant::now();
         let call = scripts::AGENT_BEAT
             .call(&[
@@ -124,9 +132,10 @@ impl Desk {
             ])
             .arg(&self.me)
             .int(self.plan.lease.as_millis() as i64)
-            .int(self.workers as i64)
+            .int(self.workers.cast_signed() as i64)
             .int(KEPT);
         let reply = keys.group.run(&scripts::AGENT_BEAT, call, Retry::Safe)?;
+        drop(left);
         let mut parts = reply.array()?.into_iter();
         let (Some(state), Some(turn), Some(epoch)) = (parts.next(), parts.next(), parts.next())
         else {
@@ -140,13 +149,19 @@ impl Desk {
         }
         let live = parts.map(|parent| Ok(u64::from_str_radix(&parent.text()?, 16).unwrap_or(0)));
         let live: HashSet<u64> = live.collect::<Result<_>>()?;
+        let state = state.bytes()?;
         let mut hands = lock(&self.hands);
         hands.live = live;
         hands.keep_since(self.plan.lease * 2);
-        let jobs = hands.unwant_dead(started);
+        // a server that has lost all knows no parent; those that live come again
+        let jobs = if state.is_empty() {
+            Vec::new()
+        } else {
+            hands.unwant_dead(started)
+        };
         drop(hands);
         self.withdraw(true, &jobs);
-        match state.bytes()?.as_slice() {
+        match state.as_slice() {
             b"closed" => self.end(Ending::Closed),
             b"open" => self.check_turn(turn.count()? as u64)?,
             _ => {} // its parent will open it again
@@ -203,15 +218,12 @@ impl Desk {
             if hands.ending.is_some() {
                 return None;
             }
-            match hands.free() {
-                0 => {
-                    hands = self
-                        .room
-                        .wait(hands)
-                        .unwrap_or_else(PoisonError::into_inner)
-                }
-                free => return Some(free),
+            let free = hands.free();
+            if free > 0 {
+                return Some(free);
             }
+            let waited = self.room.wait(hands);
+            hands = waited.unwrap_or_else(PoisonError::into_inner);
         }
     }
 
@@ -324,7 +336,7 @@ impl Desk {
             unwanted: false,
         };
         let submitted = self.core.submit(entry, Wait::Forever);
-        submitted.inspect_err(|_| drop(lock(&self.hands).take(number)))
+        submitted.inspect_err(|_| drop(lock(&self.hands).take(number, None)))
     }
 
     /// The shared argument of a call, placed for the workers.
@@ -347,188 +359,9 @@ impl Desk {
         Ok(Some(context))
     }
 
-    /// What is to be said now: of tasks that are over, and what others have decided.
-    pub(super) fn finished(&self) -> Vec<Action> {
-        let mut over = Vec::new();
-        let mut hands = lock(&self.hands);
-        while let Some(number) = self.arrivals.next() {
-            over.extend(hands.take(number));
-        }
-        let times: Vec<Duration> = over.iter().map(|hand| hand.taken.elapsed()).collect();
-        hands.learn(&times, self.workers);
-        let mut actions = std::mem::take(&mut hands.actions);
-        drop(hands);
-        self.room.notify_all();
-        actions.extend(over.into_iter().map(|hand| self.result(hand)));
-        actions
-    }
-
-    fn result(&self, hand: Hand) -> Action {
-        let withdrawn = (hand.returned || hand.unwanted) && hand.job.with_parts(is_cancelled);
-        let (what, frame) = match withdrawn {
-            true if hand.unwanted => (What::Drop, Vec::new()),
-            true => (What::Queue, hand.frame),
-            false => (What::Result, self.answer(&hand)),
-        };
-        let Hand { id, head, blob, .. } = hand;
-        Action {
-            id,
-            what,
-            parent: head.parent,
-            frame,
-            blob,
-        }
-    }
-
-    fn answer(&self, hand: &Hand) -> Vec<u8> {
-        let parts = hand.job.with_parts(encode_parts);
-        let head = hand.head.answer(Kind::Result, false);
-        if parts.len() <= INLINE_MAX {
-            return head.with(&[&parts]);
-        }
-        let name = format!("d.{}.{}", self.me, self.blobs.next());
-        let kept = if parts.len() > PAYLOAD_MAX {
-            let message = format!(
-                "the results of a chunk have {} bytes, and at most {PAYLOAD_MAX} can be sent; use smaller chunks",
-                parts.len()
-            );
-            Err(Error::new(ErrorKind::TooLarge, message))
-        } else {
-            self.keys.put(&name, &parts)
-        };
-        match kept {
-            Ok(()) => hand
-                .head
-                .answer(Kind::Result, true)
-                .with(&[name.as_bytes()]),
-            Err(error) => {
-                let (first, items) = hand.job.with_parts(|parts| {
-                    (
-                        parts.first().map_or(0, |part| part.first),
-                        parts.iter().map(|part| part.items).sum(),
-                    )
-                });
-                head.with(&[&encode_parts(&[&Part {
-                    first,
-                    items,
-                    end: End::Failed(error),
-                }])])
-            }
-        }
-    }
-
-    /// Tells the server what became of tasks; on an error it is to be told again.
-    pub(super) fn settle(&self, actions: Vec<Action>) {
-        if actions.is_empty() {
-            return;
-        }
-        let keys = &self.keys;
-        let mut names = vec![keys.tasks.clone(), keys.parents.clone()];
-        let mut place = |name: String| match names.iter().position(|known| *known == name) {
-            Some(at) => at as i64 + 1,
-            None => {
-                names.push(name);
-                names.len() as i64
-            }
-        };
-        let places = actions.iter().map(|action| {
-            let results = place(keys.results(action.parent));
-            let blob = action
-                .blob
-                .as_ref()
-                .map_or(0, |name| place(keys.group.key(name)));
-            (results, blob)
-        });
-        let places: Vec<(i64, i64)> = places.collect();
-        let mut call = scripts::SETTLE.call(&names).int(KEPT);
-        for (action, (results, blob)) in actions.iter().zip(places) {
-            let what = match action.what {
-                What::Result => "r",
-                What::Queue => "q",
-                What::Drop => "d",
-            };
-            call = call
-                .arg(&action.id)
-                .arg(what)
-                .arg(hex(action.parent))
-                .arg(&action.frame)
-                .int(results)
-                .int(blob);
-        }
-        match keys.group.run(&scripts::SETTLE, call, Retry::Safe) {
-            Ok(_) => lock(&self.hands).settled(&actions),
-            Err(error) => {
-                let mut hands = lock(&self.hands);
-                match error.kind() {
-                    ErrorKind::StateLost => hands.lost(actions),
-                    _ => hands.actions.extend(actions),
-                }
-                drop(hands);
-                self.recover(&error);
-                self.stir.raise();
-            }
-        }
-    }
-
-    /// Looks for what agents left behind that gave no sign of life any more, and parents.
-    pub(super) fn look_for_lost(&self) -> Result<()> {
-        let keys = &self.keys;
-        let call = scripts::LOST
-            .call(&[&keys.tasks, &keys.beats, &keys.parents, &keys.last])
-            .int(LOST);
-        let [tasks, parents] = keys.group.run(&scripts::LOST, call, Retry::Safe)?.parts()?;
-        let mut tasks = tasks.array()?.into_iter();
-        while let (Some(id), Some(bytes), Some(agent)) = (tasks.next(), tasks.next(), tasks.next())
-        {
-            let (id, bytes, agent) = (id.text()?, bytes.bytes()?, agent.text()?);
-            let Some((head, task)) =
-                Head::read(&bytes).and_then(|(head, rest)| Some((head, Task::read(rest)?)))
-            else {
-                continue;
-            };
-            let blob = head
-                .blob
-                .then(|| String::from_utf8_lossy(task.arguments).into_owned());
-            let mut hands = lock(&self.hands);
-            if hands.has(&id) {
-                continue; // it is being settled
-            }
-            if u32::from(head.attempt) < task.retries {
-                hands.act(id, What::Queue, &head, frame::again(&bytes), blob);
-            } else {
-                let result = self.lost(&head, &task, &agent);
-                hands.act(id, What::Result, &head, result, blob);
-            }
-        }
-        for parent in parents.array()? {
-            let parent = u64::from_str_radix(&parent.text()?, 16).unwrap_or(0);
-            keys.group.call(
-                Command::new("UNLINK").key(keys.results(parent)),
-                Retry::Safe,
-            )?;
-        }
-        self.rouse();
-        self.look_for_mine(self.plan.lease / 4);
-        Ok(())
-    }
-
-    fn lost(&self, head: &Head, task: &Task<'_>, agent: &str) -> Vec<u8> {
-        let first = task.first as usize;
-        let parts: Vec<Part> = (first..first + head.items as usize)
-            .map(|item| Part {
-                first: item,
-                items: 1,
-                end: End::Failed(Error::agent_lost(&self.name, agent, item)),
-            })
-            .collect();
-        let parts: Vec<&Part> = parts.iter().collect();
-        head.answer(Kind::Result, false)
-            .with(&[&encode_parts(&parts)])
-    }
-
     /// Looks for tasks that the server thinks are here, and are not: the answer that brought them was lost, or the server has forgotten that
     /// they were settled.
-    fn look_for_mine(&self, idle: Duration) {
+    pub(super) fn look_for_mine(&self, idle: Duration) {
         if let Ok(mut tasks) = self.keys.mine(&self.me, idle) {
             let hands = lock(&self.hands);
             tasks.retain(|(id, _)| !hands.has(id));
@@ -553,6 +386,8 @@ impl Desk {
     }
 
     pub(super) fn leave(&self) -> Result<()> {
+        let mut left = lock(&self.left);
+        *left = true;
         let call = scripts::LEAVE
             .call(&[&self.keys.tasks, &self.keys.beats])
             .arg(&self.me);
@@ -561,12 +396,6 @@ impl Desk {
             .run(&scripts::LEAVE, call, Retry::Safe)
             .map(drop)
     }
-}
-
-/// Whether nothing of a job was begun, or all of it was ended.
-fn is_cancelled(parts: &[&Part]) -> bool {
-    let cancelled = |part: &&Part| matches!(&part.end, End::Failed(error) if error.kind() == ErrorKind::Cancelled);
-    !parts.is_empty() && parts.iter().all(cancelled)
 }
 
 /// The answer to a task that could not be put before the workers.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::error::Error;
-use crate::pool::remote::frame::{Head, Kind, with_parent};
+use crate::pool::remote::frame::{Head, with_parent};
 use crate::pool::result::Job;
 
 /// Tasks that nobody wants any more, and that may still come: as many are remembered.
@@ -60,8 +60,10 @@ pub(super) struct Action {
     pub(super) id: String,
     pub(super) what: What,
     pub(super) parent: u64,
-    pub(super) frame: Vec<u8>,
+    pub(super) frame: Arc<[u8]>,
     pub(super) blob: Option<String>,
+    /// The chunk, if the frame is what this agent's workers made of it.
+    pub(super) own: Option<Chunk>,
 }
 
 /// Why an agent takes no more.
@@ -87,8 +89,8 @@ pub(super) struct Hands {
     unwanted: (VecDeque<Chunk>, HashSet<Chunk>),
     /// Parents that live, as of the last look.
     pub(super) live: HashSet<u64>,
-    /// Results whose entries the server has lost: the parent will ask for them again.
-    kept: HashMap<Chunk, (Instant, Vec<u8>)>,
+    /// Results until the server has them, and a while longer where it did not want them: the parent may ask for them again.
+    kept: HashMap<Chunk, (Instant, Arc<[u8]>)>,
     /// How many tasks may be in hand.
     depth: usize,
     pub(super) ending: Option<(Instant, Ending)>,
@@ -127,7 +129,7 @@ impl Hands {
         id: String,
         what: What,
         head: &Head,
-        frame: Vec<u8>,
+        frame: impl Into<Arc<[u8]>>,
         blob: Option<String>,
     ) {
         self.ids.insert(id.clone());
@@ -135,8 +137,9 @@ impl Hands {
             id,
             what,
             parent: head.parent,
-            frame,
+            frame: frame.into(),
             blob,
+            own: None,
         });
     }
 
@@ -158,26 +161,22 @@ impl Hands {
         }
         let chunk = chunk_of(head);
         if self.ending.is_some() {
-            self.act(
-                id.to_owned(),
-                What::Queue,
-                head,
-                frame.to_vec(),
-                blob.cloned(),
-            );
+            self.act(id.to_owned(), What::Queue, head, frame, blob.cloned());
         } else if self.unwanted.1.contains(&chunk) || !self.live.contains(&head.parent) {
             self.act(id.to_owned(), What::Drop, head, Vec::new(), blob.cloned());
-        } else if let Some((_, result)) = self.kept.remove(&chunk) {
-            let result = with_parent(result, head.parent);
+        } else if let Some((_, result)) = self.kept.get(&chunk) {
+            let result = with_parent(result.to_vec(), head.parent);
             self.act(id.to_owned(), What::Result, head, result, blob.cloned());
         } else if let Some(hand) = self
             .by_chunk
             .get(&chunk)
             .and_then(|number| self.tasks.get_mut(number))
+            .filter(|hand| !hand.unwanted)
         {
             // submitted again after the server lost the first: it is one task all the same
             self.ids.remove(&hand.id);
             (hand.id, hand.head, hand.blob) = (id.to_owned(), *head, blob.cloned());
+            hand.frame = frame.to_vec();
         } else {
             return Fate::New;
         }
@@ -195,30 +194,50 @@ impl Hands {
         self.tasks.insert(number, hand);
     }
 
-    /// A task that is over.
-    pub(super) fn take(&mut self, number: u64) -> Option<Hand> {
-        let hand = self.tasks.remove(&number)?;
-        self.by_chunk.remove(&chunk_of(&hand.head));
-        Some(hand)
-    }
-
-    /// These entries are settled.
-    pub(super) fn settled(&mut self, actions: &[Action]) {
-        for action in actions {
-            self.ids.remove(&action.id);
+    /// A task that is over, with `answer` unless it was withdrawn, becomes what is to be said of it.
+    pub(super) fn take(&mut self, number: u64, answer: Option<Vec<u8>>) -> Option<Action> {
+        let Hand {
+            id,
+            head,
+            frame,
+            blob,
+            unwanted,
+            ..
+        } = self.tasks.remove(&number)?;
+        let chunk = chunk_of(&head);
+        // one that came again when nobody wanted this has its own number
+        if self.by_chunk.get(&chunk) == Some(&number) {
+            self.by_chunk.remove(&chunk);
         }
+        let own = answer.is_some().then_some(chunk);
+        let (what, frame) = match answer {
+            Some(answer) => (What::Result, with_parent(answer, head.parent)),
+            None if unwanted => (What::Drop, Vec::new()),
+            None => (What::Queue, frame),
+        };
+        let frame: Arc<[u8]> = frame.into();
+        if own.is_some() {
+            self.kept
+                .insert(chunk, (Instant::now(), Arc::clone(&frame)));
+        }
+        Some(Action {
+            id,
+            what,
+            parent: head.parent,
+            frame,
+            blob,
+            own,
+        })
     }
 
-    /// The server has lost these entries: results are kept until they are asked for again.
-    pub(super) fn lost(&mut self, actions: Vec<Action>) {
-        self.settled(&actions);
-        for action in actions {
-            let head = Head::read(&action.frame).map(|(head, _)| head);
-            if let Some(head) =
-                head.filter(|head| action.what == What::Result && head.kind == Kind::Result)
-            {
-                self.kept
-                    .insert(chunk_of(&head), (Instant::now(), action.frame));
+    /// These entries are settled, as far as `ended` says by this agent. Where it was not, the server may have lost them, or others have
+    /// them: a result of ours is kept in case somebody asks for it again.
+    pub(super) fn settled(&mut self, actions: &[Action], ended: &[bool]) {
+        let ended = ended.iter().chain(std::iter::repeat(&false));
+        for (action, ended) in actions.iter().zip(ended) {
+            self.ids.remove(&action.id);
+            if let Some(chunk) = action.own.filter(|_| *ended) {
+                self.kept.remove(&chunk);
             }
         }
     }
@@ -256,13 +275,13 @@ impl Hands {
         jobs
     }
 
-    /// Nobody wants what was taken before `then` for parents that do not live. Returns its jobs.
+    /// Nobody wants what was taken before `then` for parents that do not live, under whichever name. Returns its jobs.
     pub(super) fn unwant_dead(&mut self, then: Instant) -> Vec<Arc<Job>> {
-        let live = &self.live;
+        let live: HashSet<u64> = self.live.iter().map(|parent| origin(*parent)).collect();
         let dead = self
             .tasks
             .values_mut()
-            .filter(|hand| hand.taken < then && !live.contains(&hand.head.parent));
+            .filter(|hand| hand.taken < then && !live.contains(&origin(hand.head.parent)));
         dead.map(|hand| {
             hand.unwanted = true;
             Arc::clone(&hand.job)

@@ -18,6 +18,7 @@ use crate::error::Result;
 use crate::pool::remote::scripts::{self, KEPT};
 use crate::server::command::Command;
 use crate::server::group::{Group, Retry};
+use crate::server::reply::Reply;
 
 /// Larger payloads lie under keys of their own.
 pub(super) const INLINE_MAX: usize = 256 * 1024;
@@ -113,7 +114,7 @@ impl Keys {
     ) -> Result<Vec<(String, Vec<u8>)>> {
         let command = Command::new("XREADGROUP")
             .args(["GROUP", "w", me, "COUNT"])
-            .int(count as i64)
+            .int(count.cast_signed() as i64)
             .arg("BLOCK")
             .int(wait.as_millis() as i64)
             .arg("STREAMS")
@@ -134,7 +135,7 @@ impl Keys {
 }
 
 /// Ids and frames in turn.
-pub(super) fn pairs(reply: crate::server::reply::Reply) -> Result<Vec<(String, Vec<u8>)>> {
+pub(super) fn pairs(reply: Reply) -> Result<Vec<(String, Vec<u8>)>> {
     let mut parts = reply.array()?.into_iter();
     let mut pairs = Vec::with_capacity(parts.len() / 2);
     while let (Some(id), Some(frame)) = (parts.next(), parts.next()) {
@@ -144,7 +145,7 @@ pub(super) fn pairs(reply: crate::server::reply::Reply) -> Result<Vec<(String, V
 }
 
 /// The entries of the one stream in a reply. One without a field, as of an entry that was deleted, has no bytes.
-fn entries(reply: crate::server::reply::Reply) -> Result<Vec<(String, Vec<u8>)>> {
+fn entries(reply: Reply) -> Result<Vec<(String, Vec<u8>)>> {
     let Some(streams) = reply.maybe_array()? else {
         return Ok(Vec::new());
     };
@@ -155,10 +156,7 @@ fn entries(reply: crate::server::reply::Reply) -> Result<Vec<(String, Vec<u8>)>>
             let [id, fields] = entry.parts()?;
             let fields = fields.maybe_array()?.unwrap_or_default();
             let value = fields.into_iter().nth(1);
-            let bytes = value
-                .map(|value| value.bytes())
-                .transpose()?
-                .unwrap_or_default();
+            let bytes = value.map(Reply::bytes).transpose()?.unwrap_or_default();
             found.push((id.text()?, bytes));
         }
     }

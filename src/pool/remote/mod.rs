@@ -6,7 +6,7 @@
 //! | `plan` | where a pool is, and what its agents are told |
 //! | `keys`, `scripts`, `frame` | what lies on the server, the steps that change it, and how tasks and results look there |
 //! | `parent`, `session` | the parent: what is outstanding; what is said to the server |
-//! | `agent`, `hands`, `desk` | an agent: its life; the tasks in its hands; what it says to the server |
+//! | `agent`, `hands`, `desk`, `settle` | an agent: its life; the tasks in its hands; what it hears and takes; what it says of them |
 //!
 //! What holds, whoever is killed where:
 //!
@@ -18,6 +18,8 @@
 //!   allow that, else as lost.
 //! * The server's clock alone decides who lives.
 
+#![forbid(unsafe_code)]
+
 mod agent;
 mod desk;
 mod frame;
@@ -27,6 +29,7 @@ pub(in crate::pool) mod parent;
 mod plan;
 mod scripts;
 mod session;
+mod settle;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -75,7 +78,6 @@ pub(super) fn connect(session: Session, pins: &[Pin]) -> Result<Arc<Remote>> {
         workplace: session.workplace,
     };
     let random = memory::random().map_err(|error| Error::os("cannot name a pool", error))?;
-    let [a, b, c, d, e, f, ..] = random;
     let settings = Settings {
         name,
         lease,
@@ -85,7 +87,7 @@ pub(super) fn connect(session: Session, pins: &[Pin]) -> Result<Arc<Remote>> {
         plan: plan.to_bytes(),
         build: plan::build()?,
     };
-    let origin = u64::from_be_bytes([a, b, c, d, e, f, 0, 0]);
+    let origin = u64::from_le_bytes(random[..8].try_into().unwrap_or_default()) & !0xffff;
     let remote = Arc::new(Remote::new(settings, Keys::of(&group), register, origin));
     remote.start()?;
     Ok(remote)
@@ -101,8 +103,8 @@ pub(super) fn connect(session: Session, pins: &[Pin]) -> Result<Arc<Remote>> {
 /// No line of code is needed for that: a program that is started with `MULTIPROC_WORKER=<url>` in its environment becomes an agent before
 /// `main` (without the feature `auto`: in [`init`](crate::init)), and its `main` never runs. Its exit code is 0 when the pool was closed.
 ///
-/// On SIGTERM an agent takes nothing more, gives back what its workers have not begun, and waits for what they have. Let systemd send that
-/// signal to the agent alone (`KillMode=mixed`), since workers end by it at once.
+/// On SIGTERM an agent takes nothing more, gives back what its workers have not begun, and waits for what they have. Its workers let that
+/// signal pass, so it may go to all of them.
 ///
 /// # When processes die
 ///

@@ -77,6 +77,8 @@ pub(super) struct State {
     pub(super) words: VecDeque<Vec<u8>>,
     /// The server does not have what it was given.
     pub(super) broken: bool,
+    /// How often that was mended: what was heard before says nothing of now.
+    pub(super) mended: u64,
     /// Number of the last task that was added.
     pub(super) sent: u64,
     /// Of the last result that was read.
@@ -169,6 +171,7 @@ impl Remote {
                 bytes: 0,
                 words: VecDeque::new(),
                 broken: false,
+                mended: 0,
                 sent: 0,
                 last: "0".to_owned(),
                 workers: 0,

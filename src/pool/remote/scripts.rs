@@ -116,19 +116,19 @@ return out",
 
 /// Tasks come to an end. KEYS t par, then others. ARGV kept, then for each: id, what, parent, frame, which key is the parent's, which the
 /// blob of the task (0 for none). What: `r` its result is in the frame, `q` it is queued again as the frame says, `d` nobody wants it.
-/// Whoever comes first for an id ends it, and nobody after.
+/// Whoever comes first for an id ends it, and nobody after: for each 1, or 0 where this changed nothing or its parent is gone.
 pub(super) static SETTLE: Script = Script::new(
     "settle tasks",
     "#!lua flags=allow-oom
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
-local count = 0
+local ended = {}
 for i = 2, #ARGV, 6 do
   local id, what, parent, frame = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
   local mine, blob = tonumber(ARGV[i + 4]), tonumber(ARGV[i + 5])
-  if redis.call('XACK', KEYS[1], 'w', id) == 1 then
+  local done = redis.call('XACK', KEYS[1], 'w', id)
+  if done == 1 then
     redis.call('XDEL', KEYS[1], id)
-    count = count + 1
     if what == 'q' then
       redis.call('XADD', KEYS[1], '*', 'p', frame)
     else
@@ -138,12 +138,23 @@ for i = 2, #ARGV, 6 do
         if deadline and tonumber(deadline) > now then
           redis.call('XADD', KEYS[mine], '*', 'p', frame)
           redis.call('PEXPIRE', KEYS[mine], ARGV[1])
+        else
+          done = 0
         end
       end
     end
   end
+  ended[#ended + 1] = done
 end
-return count",
+return ended",
+);
+
+/// Keeps a large result, on a full server, too. KEYS its key. ARGV bytes, kept.
+pub(super) static PUT: Script = Script::new(
+    "keep a result",
+    "#!lua flags=allow-oom
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1",
 );
 
 /// What agents hold that have gone without a word. KEYS t hb par seq. ARGV how many at most. Id, frame and agent in turn; then the

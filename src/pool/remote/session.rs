@@ -17,6 +17,7 @@ use crate::pool::remote::parent::{Chunk, Remote};
 use crate::pool::remote::scripts::{self, KEPT};
 use crate::server::command::Command;
 use crate::server::group::Retry;
+use crate::server::reply::Reply;
 use crate::sys::clock::Wait;
 
 /// How long a read waits for results.
@@ -51,19 +52,8 @@ impl Remote {
     pub(super) fn start(self: &Arc<Self>) -> Result<()> {
         self.open()?;
         self.live()?;
-        let refused = |error| Error::os("cannot start a thread of a pool", error);
-        let threads: [(&str, fn(&Remote)); 2] = [
-            ("multiproc-send", Remote::send),
-            ("multiproc-receive", Remote::receive),
-        ];
-        for (name, run) in threads {
-            let remote = Arc::clone(self);
-            let thread = thread::Builder::new().name(name.to_owned());
-            if let Err(error) = thread.spawn(move || run(&remote)) {
-                lock(&self.state).over = true;
-                return Err(refused(error));
-            }
-        }
+        self.spawn("multiproc-send", Remote::send)?;
+        self.spawn("multiproc-receive", Remote::receive)?;
         let weak = Arc::downgrade(self);
         let every = self.settings.lease / 3;
         let group = &self.keys.group;
@@ -75,6 +65,16 @@ impl Remote {
         })?;
         *lock(&self.beat) = Some(beat);
         Ok(())
+    }
+
+    fn spawn(self: &Arc<Self>, name: &str, run: fn(&Remote)) -> Result<()> {
+        let remote = Arc::clone(self);
+        let thread = thread::Builder::new().name(name.to_owned());
+        let started = thread.spawn(move || run(&remote));
+        started.map(drop).map_err(|error| {
+            lock(&self.state).over = true;
+            Error::os("cannot start a thread of a pool", error)
+        })
     }
 
     /// Opens the pool, or joins others that have.
@@ -101,17 +101,20 @@ impl Remote {
 
     /// A sign of life; looks whether the server still has what it was given.
     pub(super) fn live(&self) -> Result<()> {
-        let answered = self.ask();
+        let (mended, parent, sent, last) = {
+            let state = lock(&self.state);
+            let sent = state.sent.cast_signed();
+            (state.mended, state.parent, sent, state.last.clone())
+        };
+        let answered = self.ask(parent, &last);
         let mut state = lock(&self.state);
         match answered {
-            Ok((parent, sent, last, workers, agents)) => {
+            Ok((last, workers, agents)) => {
                 (state.workers, state.agents) = (workers, agents);
-                if state.parent == parent && last < sent {
-                    state.broken = true;
-                }
+                state.broken |= state.mended == mended && last < sent;
             }
             Err(error) => {
-                state.broken |= error.kind() == ErrorKind::StateLost;
+                state.broken |= state.mended == mended && error.kind() == ErrorKind::StateLost;
                 return Err(error);
             }
         }
@@ -124,13 +127,9 @@ impl Remote {
         Ok(())
     }
 
-    /// As whom it asked, up to which task it had added, up to which the server has them (-1 for none at all), workers and agents.
-    fn ask(&self) -> Result<(u64, i64, i64, usize, usize)> {
+    /// Up to which task the server has them (-1 for none at all), how many workers and agents there are.
+    fn ask(&self, parent: u64, last: &str) -> Result<(i64, usize, usize)> {
         let keys = &self.keys;
-        let (parent, sent, last) = {
-            let state = lock(&self.state);
-            (state.parent, state.sent, state.last.clone())
-        };
         let results = keys.results(parent);
         let names = [
             &keys.parents,
@@ -163,13 +162,7 @@ impl Remote {
         if registered.is_err_and(|error| error.kind() == ErrorKind::StateLost) {
             let _ = self.register.rejoin();
         }
-        Ok((
-            parent,
-            sent as i64,
-            last.int()?,
-            workers.count()?,
-            agents.count()?,
-        ))
+        Ok((last.int()?, workers.count()?, agents.count()?))
     }
 
     pub(super) fn wait_for_workers(&self, count: usize, limit: Duration) -> Result<()> {
@@ -203,19 +196,16 @@ impl Remote {
     /// Which agents could not work, and why.
     fn refusals(&self) -> String {
         let read = Command::new("HGETALL").key(self.register.key("rejects"));
-        let found = self
-            .register
-            .call(read, Retry::Safe)
-            .and_then(|reply| reply.array());
+        let found = self.register.call(read, Retry::Safe).and_then(Reply::array);
         let texts = found
             .unwrap_or_default()
             .into_iter()
             .map(|part| part.text().unwrap_or_default());
         let texts: Vec<String> = texts.collect();
         let pairs = texts.chunks_exact(2);
-        pairs
-            .map(|pair| format!("; agent {} {}", pair[0], pair[1]))
-            .collect()
+        pairs.fold(String::new(), |text, pair| {
+            text + "; agent " + &pair[0] + " " + &pair[1]
+        })
     }
 
     /// The thread that adds tasks.
@@ -312,7 +302,7 @@ impl Remote {
         let mut call = scripts::ADD
             .call(&[&keys.tasks, &keys.last, &keys.parents])
             .arg(hex(batch.parent))
-            .int(batch.first as i64);
+            .int(batch.first.cast_signed());
         for (number, chunk) in &batch.chunks {
             call = call.arg(self.frame(batch.parent, *number, chunk)?);
         }
@@ -321,7 +311,7 @@ impl Remote {
         if last < 0 {
             state.broken = true;
         } else if state.parent == batch.parent {
-            state.sent = last as u64;
+            state.sent = last.cast_unsigned();
         }
         Ok(())
     }
@@ -376,7 +366,9 @@ impl Remote {
         };
         self.keys.group.rejoin()?;
         self.open()?;
-        lock(&self.state).broken = false;
+        let mut state = lock(&self.state);
+        (state.broken, state.mended) = (false, state.mended + 1);
+        drop(state);
         self.forget(old)
     }
 
@@ -415,9 +407,9 @@ impl Remote {
     /// The thread that reads results.
     fn receive(&self) {
         loop {
-            let (parent, last, over) = {
+            let (mended, parent, last, over) = {
                 let state = lock(&self.state);
-                (state.parent, state.last.clone(), state.over)
+                (state.mended, state.parent, state.last.clone(), state.over)
             };
             if over {
                 return;
@@ -426,7 +418,7 @@ impl Remote {
                 Ok(results) => results,
                 Err(error) => {
                     let mut state = lock(&self.state);
-                    state.broken |= error.kind() == ErrorKind::StateLost;
+                    state.broken |= state.mended == mended && error.kind() == ErrorKind::StateLost;
                     self.work.notify_all();
                     drop(self.work.wait_timeout(state, AGAIN));
                     continue;
