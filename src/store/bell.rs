@@ -14,17 +14,15 @@
 //! The kernel compares the epoch once more under its own lock before the sleep begins.
 //!
 //! **Deaths.** A waiter that dies between 3 and 5 leaves the count too high: each later ring of that slot makes a needless system call, until
-//! the store is made anew. A writer that dies between its 1 and 4 has committed and wakes nobody: so every sleep ends after [`PATIENCE`],
+//! the store is made, or opened by the first process that comes to it. A writer that dies between its 1 and 4 has committed and wakes nobody: so every sleep ends after [`PATIENCE`],
 //! and its waiter looks again.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::mem::place::{Placed, Region, Shared};
 use crate::primitive::{AtomicU32, Ordering};
 use crate::sys::clock::Wait;
 use crate::sys::futex;
-use crate::sys::map::Mapping;
 
 /// Slots. Objects that share one wake each other in vain.
 const SLOTS: usize = 64;
@@ -48,13 +46,17 @@ unsafe impl Shared for Slot {}
 pub(super) struct Bell(Placed<[Slot; SLOTS]>);
 
 impl Bell {
-    /// Over the first bytes of a file, which has room for them.
-    pub(super) fn over(mapping: Mapping) -> Option<Self> {
-        let (base, len) = (mapping.base(), mapping.len());
-        // SAFETY: 1. mapped and readable while the mapping lives, which the region keeps, and nobody else has it. 2. pages are 128-aligned,
-        // and no mapping is longer than `isize::MAX`. 3. it is writable.
-        let region = unsafe { Region::new(base, len, Arc::new(mapping)) };
-        Some(Self(region.at(0).ok()?))
+    /// At `offset` of the region.
+    pub(super) fn place(region: &Region, offset: usize) -> Option<Self> {
+        Some(Self(region.at(offset).ok()?))
+    }
+
+    /// Nobody waits: what the dead have counted goes.
+    pub(super) fn forget_waiters(&self) {
+        for slot in &*self.0 {
+            // ORDERING: Relaxed; the lease that says that nobody uses the store orders it.
+            slot.waiters.store(0, Ordering::Relaxed);
+        }
     }
 
     fn slot(&self, slot: u64) -> &Slot {

@@ -159,6 +159,30 @@ pub(super) fn len_in_use(env: &Env) -> u64 {
     (env.info().last_page_number as u64 + 1).saturating_mul(page)
 }
 
+/// Takes the number `commit` from its meta page, so that the one before it, `noted`, is the newest again. By the only writer.
+pub(super) fn take_back(env: &Env, commit: u64, noted: u64) -> Result<()> {
+    // behind the page's header: what LMDB's `MDB_meta` begins with, the states of two trees, and the last page
+    const NUMBER_AT: usize = 16 + 24 + 2 * 48 + 8;
+    let page = env.unnamed_database_stat().page_size as usize;
+    let at = page * (commit % 2) as usize + NUMBER_AT;
+    let file = file_of(env)?;
+    let mut found = [0; 8];
+    let taken = shm::read_at(file.as_fd(), at, &mut found).and_then(|_| {
+        if bytemuck::cast::<_, u64>(found) != commit {
+            return Err(std::io::ErrorKind::InvalidData.into());
+        }
+        // the page is that of every other commit
+        let before: [u8; 8] = bytemuck::cast(noted.saturating_sub(1));
+        shm::write_at(file.as_fd(), at, &before)
+    });
+    taken.map_err(|error| {
+        Error::os(
+            "cannot take back what a writer of the store has left by half",
+            error,
+        )
+    })
+}
+
 pub(super) fn file_of(env: &Env) -> Result<std::fs::File> {
     let file = env.try_clone_inner_file();
     file.map_err(|error| failed("cannot look at the store", error))

@@ -23,11 +23,13 @@ use heed::types::Bytes;
 use heed::{CommitOrAbort, EnvFlags, EnvOpenOptions};
 
 use super::bell::{self, Bell};
+use super::door::{self, Door};
 use super::gate::{Env, Gate};
 use super::growth::{self, Alone};
 use super::txn::{Database, OWN, Writer};
 use super::{Gone, Place, READERS, Store, Table, failed, find, key, next_number};
 use crate::error::{Error, ErrorKind, Result};
+use crate::mem::place::Region;
 use crate::primitive::Flag;
 use crate::sys::dir::{self, Dir};
 use crate::sys::lease::Holder;
@@ -99,7 +101,9 @@ fn make(place: Place, gone: Gone) -> Result<Option<Arc<Store>>> {
             return Err(Error::new(ErrorKind::AlreadyExists, object.clone()));
         };
         let mapping = Alone::wait(&lease)?;
-        let bell = prepare(&dir).map_err(refused)?;
+        let words = prepare(&dir).map_err(refused)?;
+        // SAFETY: nobody knows the name of this store yet.
+        unsafe { words.init() }.map_err(refused)?;
         // SAFETY: as `open_env` asks: alone, and the file is not there yet.
         let env = unsafe { open_env(&path, true, growth::FIRST as usize) }?;
         let data = growth::file_of(&env)?;
@@ -107,15 +111,21 @@ fn make(place: Place, gone: Gone) -> Result<Option<Arc<Store>>> {
         let database = database_of(&env)?;
         note(&env, database, &place.id)?;
         drop(mapping);
-        Ok((table, dir.identity().map_err(refused)?, bell, env, database))
+        Ok((
+            table,
+            dir.identity().map_err(refused)?,
+            words,
+            env,
+            database,
+        ))
     })();
     match made {
-        Ok((table, directory, bell, env, database)) => {
+        Ok((table, directory, words, env, database)) => {
             let home = Home {
                 place,
                 directory,
                 lease,
-                bell,
+                words,
                 gone,
             };
             Ok(Some(home.into_store(table, env, database)))
@@ -146,15 +156,43 @@ fn begin(dir: &Dir, path: &Path, is_new: bool) -> std::io::Result<Option<Holder>
     Ok((dir.is_at(path)? && dir.has(LEASE)?).then_some(lease))
 }
 
+/// What the lease file has mapped of it.
+struct Words {
+    bell: Bell,
+    door: Door,
+}
+
+impl Words {
+    /// For the first process that uses the store.
+    ///
+    /// # Safety
+    ///
+    /// That of [`Door::init`].
+    unsafe fn init(&self) -> std::io::Result<()> {
+        self.bell.forget_waiters();
+        // SAFETY: the caller's contract.
+        unsafe { self.door.init() }
+    }
+}
+
 /// Room for the lease file's words and for LMDB's lock file, which are mapped and written: a hole in them could be a SIGBUS.
-fn prepare(dir: &Dir) -> std::io::Result<Bell> {
+fn prepare(dir: &Dir) -> std::io::Result<Words> {
+    const LEN: u64 = bell::LEN + door::LEN;
     let locks = dir.make_file(LOCKS)?;
     // LMDB takes the number of readers from the length it finds
     dir::fill_up(locks.as_fd(), 0, LOCKS_LEN.max(memfd::len(locks.as_fd())?))?;
     let lease = dir.make_file(LEASE)?;
-    dir::fill_up(lease.as_fd(), 0, bell::LEN)?;
-    let mapping = Mapping::writable(lease.as_fd(), bell::LEN as usize)?;
-    Bell::over(mapping).ok_or_else(|| std::io::ErrorKind::OutOfMemory.into())
+    dir::fill_up(lease.as_fd(), 0, LEN)?;
+    let mapping = Mapping::writable(lease.as_fd(), LEN as usize)?;
+    let (base, len) = (mapping.base(), mapping.len());
+    // SAFETY: 1. mapped and readable while the mapping lives, which the region keeps, and nobody else has it. 2. pages are 128-aligned,
+    // and no mapping is longer than `isize::MAX`. 3. it is writable.
+    let region = unsafe { Region::new(base, len, Arc::new(mapping)) };
+    let bell = Bell::place(&region, 0);
+    let door = Door::place(&region, bell::LEN as usize);
+    bell.zip(door)
+        .map(|(bell, door)| Words { bell, door })
+        .ok_or_else(|| std::io::ErrorKind::OutOfMemory.into())
 }
 
 /// Opens LMDB's environment in the directory `path`.
@@ -282,7 +320,7 @@ struct Home {
     place: Place,
     directory: File,
     lease: Holder,
-    bell: Bell,
+    words: Words,
     gone: Gone,
 }
 
@@ -303,7 +341,8 @@ impl Home {
             env: ManuallyDrop::new(env),
             database,
             is_broken: Flag::new(),
-            bell: self.bell,
+            bell: self.words.bell,
+            door: self.words.door,
             lease: self.lease,
             gone: self.gone,
             place: self.place,
@@ -344,7 +383,10 @@ pub(super) fn attach(place: &Place, gone: Gone) -> Result<Arc<Store>> {
         };
         let opened = (|| {
             let mapping = Alone::wait(&lease)?;
-            let bell = prepare(&dir).map_err(refused)?;
+            let words = prepare(&dir).map_err(refused)?;
+            if !words.door.is_made() {
+                return Err(bad(path, "its lease file is damaged"));
+            }
             let data = dir.open_file(DATA).map_err(refused)?;
             let len = memfd::len(data.as_fd()).map_err(refused)?;
             check_pages(data.as_fd(), path)?;
@@ -356,15 +398,15 @@ pub(super) fn attach(place: &Place, gone: Gone) -> Result<Arc<Store>> {
             let database = database_of(&env)?;
             let id = id_of(&env, database, path)?;
             drop(mapping);
-            Ok((bell, env, database, id))
+            Ok((words, env, database, id))
         })();
         match opened {
-            Ok((bell, env, database, id)) if id == place.id => {
+            Ok((words, env, database, id)) if id == place.id => {
                 let home = Home {
                     place: place.clone(),
                     directory,
                     lease,
-                    bell,
+                    words,
                     gone,
                 };
                 home.into_store(table, env, database)
@@ -427,7 +469,7 @@ fn open_persistent(
     if !dir.has(DATA).map_err(refused)? {
         make_data(dir, path)?;
     }
-    let bell = prepare(dir).map_err(refused)?;
+    let words = prepare(dir).map_err(refused)?;
     let data = dir.open_file(DATA).map_err(refused)?;
     check_pages(data.as_fd(), path)?;
     let len = memfd::len(data.as_fd()).map_err(refused)? as usize;
@@ -440,7 +482,11 @@ fn open_persistent(
     if lease.try_alone(USING).map_err(refused)? {
         // what killed processes have left
         gone(&id);
+        // SAFETY: no other process has the store, nor this one by the table; who comes waits until we are not alone with the mapping.
+        unsafe { words.init() }.map_err(refused)?;
         lease.take(USING).map_err(refused)?;
+    } else if !words.door.is_made() {
+        return Err(bad(path, "its lease file is damaged"));
     }
     drop(mapping);
     let home = Home {
@@ -451,7 +497,7 @@ fn open_persistent(
         },
         directory: dir.identity().map_err(refused)?,
         lease,
-        bell,
+        words,
         gone,
     };
     Ok(home.into_store(table, env, database))

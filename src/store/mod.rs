@@ -2,13 +2,14 @@
 //!
 //! LMDB keeps a tree of pages in one mapped file. A reader takes a snapshot without a lock. A writer, one at a time on the machine, copies each
 //! page that it changes, and at the end turns one of two meta pages, in turns, to the new tree. So **a writer killed anywhere leaves the last
-//! commit whole**: what it wrote lies in pages that no tree leads to, and its mutex is robust, so the next writer gets it and goes on.
+//! commit whole**: what it wrote lies in pages that no tree leads to, and its mutex is robust, so the next writer gets it and goes on. LMDB alone would not
+//! quite do that: see [`door`].
 //!
 //! | file of the directory | what it is |
 //! |---|---|
 //! | `data.mdb` | the pages; under the key of one zero byte the store's random id |
 //! | `lock.mdb` | LMDB's: the writers' mutex, and a place for each thread that reads |
-//! | `lease` | ours: the words of the [`bell`]; a lease on byte 0 for each process that has the store, on byte 1 for who makes or maps it |
+//! | `lease` | ours: the words of the [`bell`] and the [`door`]; a lease on byte 0 for each process that has the store, on byte 1 for who makes or maps it |
 //!
 //! **Two kinds.** A *temporary* store lies on a tmpfs and goes with its last process. It writes straight into the map and syncs nothing, so no page
 //! of the map may ever be missing: the file has memory reserved to its end ([`growth`]), the lock file and the lease too. A *persistent* one
@@ -36,6 +37,7 @@
 )]
 
 mod bell;
+mod door;
 mod gate;
 mod growth;
 mod home;
@@ -63,6 +65,7 @@ use crate::sys::lease::Holder;
 use crate::sys::shm::File;
 
 use bell::Bell;
+use door::{Door, Entered};
 use gate::{Env, Gate, Inside, Keeper};
 use txn::Database;
 
@@ -106,6 +109,7 @@ pub(crate) struct Store {
     /// The map could not be made anew after the old one had gone.
     is_broken: Flag,
     bell: Bell,
+    door: Door,
     lease: Holder,
     gone: Gone,
 }
@@ -185,7 +189,10 @@ impl Store {
         self.usable()?;
         let inside = Inside::enter(self.number, &self.keeper)?;
         loop {
-            match self.try_write(&inside, &mut f)? {
+            let entered = self.door.enter()?;
+            let tried = self.try_write(&inside, &entered, &mut f)?;
+            drop(entered);
+            match tried {
                 Tried::Done(done) => return Ok(done),
                 Tried::Resized => self.adopt()?,
                 Tried::ShortOf(bytes) => self.grow(bytes)?,
@@ -196,10 +203,14 @@ impl Store {
     fn try_write<R>(
         &self,
         inside: &Inside,
+        entered: &Entered<'_>,
         f: &mut impl FnMut(&mut Writer<'_>) -> Result<R>,
     ) -> Result<Tried<R>> {
         let _open = self.gate.enter(inside);
         self.whole()?;
+        if entered.is_suspect() && !self.mend(entered)? {
+            return Ok(Tried::Resized);
+        }
         let txn = match self.env.write_txn() {
             Ok(txn) => txn,
             Err(heed::Error::Mdb(MdbError::MapResized)) => return Ok(Tried::Resized),
@@ -217,6 +228,26 @@ impl Store {
             Err(heed::Error::Mdb(MdbError::MapFull)) => Ok(Tried::ShortOf(0)),
             Err(error) => Err(failed("cannot commit to the store", error)),
         }
+    }
+
+    /// Takes back the commit that a dead writer may have left by half; see [`door`]. False if the map is too small to look.
+    #[cold]
+    fn mend(&self, entered: &Entered<'_>) -> Result<bool> {
+        // of a file that is written by `pwrite` a meta page is written in one piece
+        if self.place.is_temporary {
+            let Some(snapshot) = self.snapshot()? else {
+                return Ok(false);
+            };
+            // the number that LMDB noted for readers, which comes after all of the page
+            let noted = snapshot.id() as u64;
+            drop(snapshot);
+            let last = self.env.info().last_txn_id as u64;
+            if last > noted {
+                growth::take_back(&self.env, last, noted)?;
+            }
+        }
+        entered.is_mended();
+        Ok(true)
     }
 
     /// A snapshot, or none if another process has made the map larger.

@@ -13,7 +13,7 @@ use nix::sched::{CloneFlags, unshare};
 
 use crate::alone;
 use crate::help::{Kid, role, say, wait_for_go};
-use crate::tracer::{cut_everywhere, stepped, stride};
+use crate::tracer::{Stepped, cut_everywhere, stepped, stride};
 
 /// A manager's handle, on its way from the process that keeps it.
 #[derive(Clone)]
@@ -224,6 +224,62 @@ fn a_process_killed_at_any_instruction_of_an_insert_has_inserted_or_not() {
             }
         },
     );
+}
+
+/// LMDB stored the number of a commit before the root of its data, where a compiler had put it so: who was killed between the two, one instruction
+/// in some thousands, left the newest number with the root of the commit before the last, whose pages the next writers then used again.
+#[test]
+fn a_process_killed_at_any_instruction_of_the_end_of_a_commit_leaves_all_commits_before_it() {
+    let test = "manager::a_process_killed_at_any_instruction_of_the_end_of_a_commit_leaves_all_commits_before_it";
+    const TAIL: usize = if cfg!(debug_assertions) {
+        30_000
+    } else {
+        3_000
+    };
+    with_keeper(test, "small", |keeper| {
+        let before = |handle: &Handle| {
+            let manager = handle.open();
+            let (a, _, _) = accounts(&manager);
+            // two commits, so that each meta page is one of this test's
+            a.insert("first".into(), 1).unwrap();
+            a.insert("second".into(), 2).unwrap();
+            a
+        };
+        let third = |a: &Dict<String, i64>| {
+            a.insert("third".into(), 3).unwrap();
+        };
+        let handle = keeper.next();
+        let child = Stepped::fork(|| before(&handle), third);
+        let (calls, length) = child.survey(|| false);
+        child.kill();
+        let (mut done, mut not) = (0, 0);
+        for count in (length.saturating_sub(TAIL)..length).step_by(stride(5003, 53)) {
+            let handle = keeper.next();
+            let child = Stepped::fork(|| before(&handle), third);
+            child.run(count, &calls, || false);
+            child.kill();
+            let manager = handle.open();
+            look(&manager);
+            let (a, b, _) = accounts(&manager);
+            for n in 0..20 {
+                b.insert(format!("more {n}"), n).unwrap();
+            }
+            let get = |key: &str| a.get(key).unwrap();
+            assert_eq!((get("first"), get("second")), (Some(1), Some(2)), "{count}");
+            match get("third") {
+                None => not += 1,
+                Some(third) => {
+                    assert_eq!(third, 3);
+                    done += 1;
+                }
+            }
+        }
+        say(&format!(
+            "killed at the last of {length} instructions ({} stepped): {not} times before the commit, {done} times after",
+            stepped()
+        ));
+        assert!(done > 0 && not > 0);
+    });
 }
 
 #[test]
