@@ -12,6 +12,8 @@ pub(crate) struct Command {
     bytes: Vec<u8>,
     parts: usize,
     label: &'static str,
+    /// Bytes of its longest part.
+    longest: usize,
     /// Where the first key lies.
     key: Option<(usize, usize)>,
 }
@@ -29,6 +31,7 @@ impl Command {
             bytes,
             parts: 0,
             label,
+            longest: 0,
             key: None,
         }
     }
@@ -68,6 +71,7 @@ impl Command {
 
     fn push(&mut self, part: &[u8]) {
         self.parts += 1;
+        self.longest = self.longest.max(part.len());
         self.bytes.reserve(part.len() + 16);
         line(&mut self.bytes, b'$', part.len());
         self.bytes.extend_from_slice(part);
@@ -99,10 +103,16 @@ impl Command {
         let mut command = Self::labelled(self.label).arg(first).arg(second);
         let skipped: usize = old.iter().map(|length| part_length(*length)).sum();
         command.parts = self.parts;
+        command.longest = self.longest;
         command
             .bytes
             .extend_from_slice(&self.bytes[HEAD + skipped..]);
         command
+    }
+
+    /// Bytes of its longest argument.
+    pub(super) fn longest(&self) -> usize {
+        self.longest
     }
 
     /// How many bytes it has.

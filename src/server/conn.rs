@@ -1,13 +1,16 @@
 //! One connection. It lives until something goes wrong with it: what could still come over it would be the answer to something else.
 
+use std::io;
 use std::time::{Duration, Instant};
 
-use redis::{Connection, ConnectionInfo, ErrorKind as Kind, RedisError, Value};
+use redis::{Parser, Value};
 
 use super::command::Command;
 use super::refusal::{Advice, Refusal};
 use super::reply::Reply;
 use super::script::Script;
+use super::stream::Stream;
+use super::url::{Address, Place};
 use crate::error::{Error, ErrorKind};
 
 /// Why there is no reply to use.
@@ -19,10 +22,24 @@ pub(crate) enum Fault {
     Broken {
         sent: bool,
         late: bool,
-        source: RedisError,
+        source: io::Error,
     },
     /// Anything else, to be handed on as it is.
     Failed(Error),
+}
+
+impl Fault {
+    /// Of a request that changes nothing: whatever was sent, nothing was done.
+    pub(crate) fn harmless(self) -> Self {
+        match self {
+            Self::Broken { late, source, .. } => Self::Broken {
+                sent: false,
+                late,
+                source,
+            },
+            other => other,
+        }
+    }
 }
 
 impl From<Error> for Fault {
@@ -31,9 +48,10 @@ impl From<Error> for Fault {
     }
 }
 
-/// How many times, and over what, a request waits for its reply.
+/// A connection, lent to one caller at a time.
 pub(crate) struct Conn {
-    inner: Connection,
+    stream: Stream,
+    parser: Parser,
     limit: Duration,
     /// Read time limit that the socket has now.
     reading: Duration,
@@ -47,34 +65,45 @@ pub(crate) struct Conn {
 }
 
 impl Conn {
-    /// Connects, within `limit`; no reply may take longer than `limit` from then on.
-    pub(super) fn open(info: &ConnectionInfo, limit: Duration, era: u64) -> Result<Self, Fault> {
-        let connect = |info: &ConnectionInfo| {
-            let client = redis::Client::open(info.clone())?;
-            let inner = client.get_connection_with_timeout(limit)?;
-            inner.set_read_timeout(Some(limit))?;
-            inner.set_write_timeout(Some(limit))?;
-            Ok(inner)
-        };
-        let inner = connect(info).map_err(|error: RedisError| match error.kind() {
-            Kind::AuthenticationFailed => Fault::Failed(Error::new(
-                ErrorKind::PermissionDenied,
-                "the server does not accept the user and password of the address",
-            )),
-            Kind::InvalidClientConfig => {
-                Fault::Failed(Error::new(ErrorKind::InvalidInput, error.to_string()))
-            }
-            _ => broken(false, error),
-        })?;
-        Ok(Self {
-            inner,
+    /// Connects to `place`, as the user of `address`, within `limit`; no reply may take longer than `limit` from then on.
+    pub(super) fn open(
+        address: &Address,
+        place: &Place,
+        limit: Duration,
+        era: u64,
+    ) -> Result<Self, Fault> {
+        let stream = Stream::open(place, limit).map_err(|error| broken(false, error))?;
+        let mut conn = Self {
+            stream,
+            parser: Parser::new(),
             limit,
             reading: limit,
             used: Instant::now(),
             asking: false,
             dirty: false,
             era,
-        })
+        };
+        if let Some(password) = address.password() {
+            let who = Command::new("AUTH").args(address.user());
+            conn.greet(who.arg(password), ErrorKind::PermissionDenied)?;
+        }
+        if address.db() != 0 {
+            conn.greet(
+                Command::new("SELECT").int(address.db()),
+                ErrorKind::InvalidInput,
+            )?;
+        }
+        Ok(conn)
+    }
+
+    fn greet(&mut self, mut command: Command, or: ErrorKind) -> Result<(), Fault> {
+        match self.request(&mut command, Duration::ZERO) {
+            Err(Fault::Refused(refusal)) if refusal.advice() == Advice::Fail => {
+                let what = format!("{command}: the server refused: {refusal}");
+                Err(Fault::Failed(Error::new(or, what)))
+            }
+            other => other.map(drop).map_err(Fault::harmless),
+        }
     }
 
     /// Keys are watched from now on: if it is left like that, it is closed.
@@ -105,6 +134,7 @@ impl Conn {
         command: &mut Command,
         blocked: Duration,
     ) -> Result<Reply, Fault> {
+        fits(command)?;
         self.patience(blocked)?;
         self.announce()?;
         // a command that was not sent whole is none
@@ -127,6 +157,7 @@ impl Conn {
         &mut self,
         commands: &mut [Command],
     ) -> Result<Vec<Result<Reply, Refusal>>, Fault> {
+        commands.iter().try_for_each(fits)?;
         self.patience(Duration::ZERO)?;
         let length = commands.iter().map(|command| command.len() + 24).sum();
         let mut wire = Vec::with_capacity(length);
@@ -146,7 +177,7 @@ impl Conn {
     fn patience(&mut self, blocked: Duration) -> Result<(), Fault> {
         let limit = self.limit.saturating_add(blocked);
         if self.reading != limit {
-            let set = self.inner.set_read_timeout(Some(limit));
+            let set = self.stream.set_read_limit(limit);
             set.map_err(|error| broken(false, error))?;
             self.reading = limit;
         }
@@ -165,22 +196,45 @@ impl Conn {
     fn send(&mut self, wire: &[u8], partly: bool) -> Result<(), Fault> {
         // WHY NOT trust a failed send over TLS: how much of it went out is not known there
         let partly = partly || cfg!(feature = "redis-tls");
-        let sent = self.inner.send_packed_command(wire);
+        self.used = Instant::now();
+        let sent = self.stream.write(wire);
         sent.map_err(|error| broken(partly, error))
     }
 
     fn receive(&mut self) -> Result<Reply, Fault> {
-        let reply = self.inner.recv_response();
-        self.used = Instant::now();
-        match reply {
+        let end = self.used + self.reading;
+        match self.parser.parse_value(self.stream.until(end)) {
             Ok(Value::ServerError(error)) => Err(Fault::Refused(Refusal::from(&error))),
             Ok(value) => Ok(Reply(value)),
-            Err(error) => Err(broken(true, error)),
+            Err(error) if error.is_timeout() => {
+                let what = format!("no reply within {:?}", self.reading);
+                Err(broken(true, io::Error::new(io::ErrorKind::TimedOut, what)))
+            }
+            Err(error) => Err(broken(true, io::Error::other(error))),
         }
     }
 }
 
-fn broken(sent: bool, source: RedisError) -> Fault {
-    let late = source.is_timeout();
+/// Longest argument that a server takes; after a longer one it hangs up.
+const LONGEST: usize = 512 << 20;
+
+fn fits(command: &Command) -> Result<(), Fault> {
+    if command.longest() <= LONGEST {
+        return Ok(());
+    }
+    let (found, most) = (command.longest(), LONGEST);
+    Err(Fault::Failed(Error::new(
+        ErrorKind::TooLarge,
+        format!(
+            "{command}: an argument of {found} bytes is more than the {most} that a server takes"
+        ),
+    )))
+}
+
+fn broken(sent: bool, source: io::Error) -> Fault {
+    let late = matches!(
+        source.kind(),
+        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock
+    );
     Fault::Broken { sent, late, source }
 }

@@ -92,7 +92,8 @@ impl Group {
     pub(crate) fn join(address: &Address, tag: Tag, settings: Settings) -> Result<Self> {
         let place = (address.secret().to_owned(), tag.clone());
         let joined = || JOINED.lock().get(&place).and_then(Weak::upgrade);
-        if let Some(inner) = joined() {
+        // one that is lost is made anew
+        if let Some(inner) = joined().filter(|inner| !inner.state().lost) {
             return Ok(Self(inner));
         }
         let tried = format!("cannot join {tag} at {address}");
@@ -135,7 +136,8 @@ impl Group {
         });
         let mut groups = JOINED.lock();
         groups.retain(|_, group| group.strong_count() > 0);
-        match groups.get(&place).and_then(Weak::upgrade) {
+        let first = groups.get(&place).and_then(Weak::upgrade);
+        match first.filter(|first| !first.state().lost) {
             Some(first) => {
                 drop(groups);
                 Ok(Self(first))
@@ -251,6 +253,16 @@ impl Group {
         self.0.attempt(tried, retry, true, work)
     }
 
+    /// Whether its data has gone, as far as this process knows.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.0.state().lost
+    }
+
+    /// Whether this process is a child of the one that joined.
+    pub(crate) fn is_forked(&self) -> bool {
+        self.0.generation != fork::generation()
+    }
+
     /// Takes it as lost: its keys are not there any more.
     pub(crate) fn lose(&self) {
         self.0.state().lost = true;
@@ -288,8 +300,8 @@ fn open(
     era: u64,
 ) -> Result<Conn, Fault> {
     match node {
-        Some((host, port)) => Conn::open(&address.node(host, *port), limit, era),
-        None => Conn::open(address.info(), limit, era),
+        Some((host, port)) => Conn::open(address, &address.node(host, *port), limit, era),
+        None => Conn::open(address, address.place(), limit, era),
     }
 }
 

@@ -85,7 +85,10 @@ pub(super) fn create(
 /// Whether the group is still the one of `epoch`.
 pub(super) fn is_of(conn: &mut Conn, tag: &Tag, epoch: &[u8]) -> Result<bool, Fault> {
     let mut read = Command::new("HGET").key(tag.key("meta")).arg("epoch");
-    let found = conn.request(&mut read, Duration::ZERO)?.maybe_bytes()?;
+    let found = conn
+        .request(&mut read, Duration::ZERO)
+        .map_err(Fault::harmless)?;
+    let found = found.maybe_bytes()?;
     Ok(found.as_deref() == Some(epoch))
 }
 

@@ -14,6 +14,9 @@ pub(crate) mod meta;
 pub(crate) mod refusal;
 pub(crate) mod reply;
 pub(crate) mod script;
+mod stream;
+#[cfg(feature = "redis-tls")]
+mod tls;
 pub(crate) mod url;
 
 #[cfg(test)]

@@ -3,9 +3,9 @@
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::fmt;
+use std::path::PathBuf;
 
-use redis::io::tcp::TcpSettings;
-use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion};
+use redis::{ConnectionAddr, IntoConnectionInfo};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys::fork::PerProcess;
@@ -13,43 +13,113 @@ use crate::sys::fork::PerProcess;
 /// The address of a server. Shown without its password.
 #[derive(Clone)]
 pub(crate) struct Address {
-    info: ConnectionInfo,
+    place: Place,
+    user: Option<String>,
+    password: Option<String>,
+    db: i64,
     text: String,
     shown: String,
+}
+
+/// Where a socket leads to.
+#[derive(Clone, Debug)]
+pub(super) enum Place {
+    Unix(PathBuf),
+    Tcp(String, u16),
+    #[cfg(feature = "redis-tls")]
+    Tls(String, u16),
 }
 
 impl Address {
     /// `redis://[user:password@]host[:port][/db]`, `rediss://..` for TLS, `unix:///path[?db=n&user=u&pass=p]`, or `redis+unix://..`.
     pub(crate) fn parse(text: &str) -> Result<Self> {
         // WHY NOT show what was given, or the parser's own words: where it cannot be read, nobody knows which part is the password
-        let info = text.into_connection_info().map_err(|error| {
-            let found = match error.kind() {
-                _ if text.starts_with("rediss:") && !cfg!(feature = "redis-tls") => {
-                    "TLS needs the feature `redis-tls` of this crate"
-                }
-                redis::ErrorKind::InvalidClientConfig => {
-                    "it is none of redis://[user:password@]host[:port][/db], rediss://.. and unix:///path[?db=n&user=u&pass=p]"
-                }
-                _ => "it cannot be read",
+        let refused = |found: &str| {
+            let what = format!("cannot use the address of a server: {found}");
+            Error::new(ErrorKind::InvalidInput, what)
+        };
+        let over_tls = text.strip_prefix("rediss:");
+        if over_tls.is_some() && !cfg!(feature = "redis-tls") {
+            return Err(refused("TLS needs the feature `redis-tls` of this crate"));
+        }
+        let plain = over_tls.map(|rest| format!("redis:{rest}"));
+        let info = plain.as_deref().unwrap_or(text).into_connection_info();
+        let unread = "it is none of redis://[user:password@]host[:port][/db], rediss://.. and unix:///path[?db=n&user=u&pass=p]";
+        let info = info.map_err(|_| refused(unread))?;
+        let place = match info.addr() {
+            ConnectionAddr::Unix(path) => Place::Unix(path.clone()),
+            #[cfg(feature = "redis-tls")]
+            ConnectionAddr::Tcp(host, port) if over_tls.is_some() => {
+                Place::Tls(host.clone(), *port)
+            }
+            ConnectionAddr::Tcp(host, port) => Place::Tcp(host.clone(), *port),
+            _ => return Err(refused(unread)),
+        };
+        let settings = info.redis_settings();
+        let mut address = Self {
+            place,
+            user: settings.username().map(str::to_owned),
+            password: settings.password().map(str::to_owned),
+            db: settings.db(),
+            text: text.to_owned(),
+            shown: String::new(),
+        };
+        address.shown = address.show();
+        KNOWN.lock().insert(address.shown.clone(), text.to_owned());
+        Ok(address)
+    }
+
+    pub(super) fn place(&self) -> &Place {
+        &self.place
+    }
+
+    pub(super) fn user(&self) -> Option<&str> {
+        self.user.as_deref()
+    }
+
+    pub(super) fn password(&self) -> Option<&str> {
+        self.password.as_deref()
+    }
+
+    pub(super) fn db(&self) -> i64 {
+        self.db
+    }
+
+    /// The same server's other node, as a cluster names it. An empty host is the one that was asked.
+    pub(super) fn node(&self, host: &str, port: u16) -> Place {
+        let or = |same: &str| {
+            let host = if matches!(host, "" | "?") { same } else { host };
+            host.to_owned()
+        };
+        match &self.place {
+            Place::Unix(_) => Place::Tcp(or("localhost"), port),
+            Place::Tcp(same, _) => Place::Tcp(or(same), port),
+            #[cfg(feature = "redis-tls")]
+            Place::Tls(same, _) => Place::Tls(or(same), port),
+        }
+    }
+
+    fn show(&self) -> String {
+        let user = self.user().unwrap_or_default();
+        let who = match self.password() {
+            Some(_) => format!("{user}:***@"),
+            None if user.is_empty() => String::new(),
+            None => format!("{user}@"),
+        };
+        let at = |scheme: &str, host: &str, port: u16| {
+            let host = if host.contains(':') {
+                format!("[{host}]")
+            } else {
+                host.to_owned()
             };
-            Error::new(
-                ErrorKind::InvalidInput,
-                format!("cannot use the address of a server: {found}"),
-            )
-        })?;
-        let settings = info
-            .redis_settings()
-            .clone()
-            .set_protocol(ProtocolVersion::RESP2)
-            .set_lib_name("multiproc", env!("CARGO_PKG_VERSION"));
-        // a request is one write, and its reply is waited for: nothing is gained by holding back the last packet
-        let info = info
-            .set_redis_settings(settings)
-            .set_tcp_settings(TcpSettings::default().set_nodelay(true));
-        let shown = shown(&info);
-        let text = text.to_owned();
-        KNOWN.lock().insert(shown.clone(), text.clone());
-        Ok(Self { info, text, shown })
+            format!("{scheme}://{who}{host}:{port}/{}", self.db)
+        };
+        match &self.place {
+            Place::Unix(path) => format!("unix://{who}{}?db={}", path.display(), self.db),
+            Place::Tcp(host, port) => at("redis", host, *port),
+            #[cfg(feature = "redis-tls")]
+            Place::Tls(host, port) => at("rediss", host, *port),
+        }
     }
 
     /// The address as a handle carries it: with the password within this machine, without beyond it.
@@ -65,33 +135,6 @@ impl Address {
     /// The address as it was given, password and all: for other processes of this machine, never for people.
     pub(crate) fn secret(&self) -> &str {
         &self.text
-    }
-
-    pub(super) fn info(&self) -> &ConnectionInfo {
-        &self.info
-    }
-
-    /// The same server's other node, as a cluster names it. An empty host is the one that was asked.
-    pub(super) fn node(&self, host: &str, port: u16) -> ConnectionInfo {
-        let same = match self.info.addr() {
-            ConnectionAddr::Tcp(host, _) | ConnectionAddr::TcpTls { host, .. } => host.as_str(),
-            _ => "localhost",
-        };
-        let host = if matches!(host, "" | "?") { same } else { host }.to_owned();
-        let addr = match self.info.addr().clone() {
-            ConnectionAddr::TcpTls {
-                insecure,
-                tls_params,
-                ..
-            } => ConnectionAddr::TcpTls {
-                host,
-                port,
-                insecure,
-                tls_params,
-            },
-            _ => ConnectionAddr::Tcp(host, port),
-        };
-        self.info.clone().set_addr(addr)
     }
 }
 
@@ -120,30 +163,6 @@ pub(crate) fn with_secret(sent: &str) -> String {
     known
         .get(sent)
         .map_or_else(|| sent.to_owned(), String::clone)
-}
-
-fn shown(info: &ConnectionInfo) -> String {
-    let user = info.redis_settings().username().unwrap_or_default();
-    let who = match info.redis_settings().password() {
-        Some(_) => format!("{user}:***@"),
-        None if user.is_empty() => String::new(),
-        None => format!("{user}@"),
-    };
-    let db = info.redis_settings().db();
-    let at = |scheme: &str, host: &str, port: u16| {
-        let host = if host.contains(':') {
-            format!("[{host}]")
-        } else {
-            host.to_owned()
-        };
-        format!("{scheme}://{who}{host}:{port}/{db}")
-    };
-    match info.addr() {
-        ConnectionAddr::TcpTls { host, port, .. } => at("rediss", host, *port),
-        ConnectionAddr::Tcp(host, port) => at("redis", host, *port),
-        ConnectionAddr::Unix(path) => format!("unix://{who}{}?db={db}", path.display()),
-        _ => "a server".to_owned(),
-    }
 }
 
 impl fmt::Display for Address {
