@@ -23,6 +23,10 @@ mod arrays;
 mod batches;
 mod dicts;
 mod kills;
+#[cfg(feature = "redis")]
+mod faults;
+#[cfg(feature = "redis")]
+mod holders;
 mod lists;
 mod model;
 mod names;

@@ -43,7 +43,7 @@ impl Remote {
         let token = self.unique();
         let belief = BELIEF.as_millis() as usize;
         let call = BARRIER_COME.call(&keys).arg(&token).count(belief);
-        // the last to come says so twice without harm, as any other does before all have come
+        // who comes twice might be counted for this meeting and for the next
         let came = self
             .group
             .run(&BARRIER_COME, call, Retry::Never)?

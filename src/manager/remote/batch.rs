@@ -92,25 +92,14 @@ pub(super) fn run<R>(
     })
 }
 
-/// Before the end, nothing that was sent has changed anything.
-fn harmless(fault: Fault) -> Fault {
-    match fault {
-        Fault::Broken { late, source, .. } => Fault::Broken {
-            sent: false,
-            late,
-            source,
-        },
-        other => other,
-    }
-}
-
 impl Changes<'_> {
     pub(super) fn ask(&mut self, mut command: Command) -> Result<Reply> {
         match self.conn.request(&mut command, Duration::ZERO) {
             Ok(reply) => Ok(reply),
             Err(fault) => {
                 let text = format!("cannot go on with a batch: {command} was not answered");
-                self.fault.get_or_insert(harmless(fault));
+                // before the end, nothing that was sent has changed anything
+                self.fault.get_or_insert(fault.harmless());
                 Err(Error::new(ErrorKind::Disconnected, text))
             }
         }
@@ -268,7 +257,7 @@ impl Changes<'_> {
             return Ok(true);
         }
         let mut commands = [Command::new("MULTI"), Command::new("EXEC")];
-        let mut replies = self.conn.requests(&mut commands).map_err(harmless)?;
+        let mut replies = self.conn.requests(&mut commands).map_err(Fault::harmless)?;
         self.conn.unwatched();
         match replies.pop() {
             Some(Ok(done)) => Ok(!done.is_nil()),
@@ -282,7 +271,7 @@ impl Changes<'_> {
             let mut command = Command::new("UNWATCH");
             self.conn
                 .request(&mut command, Duration::ZERO)
-                .map_err(harmless)?;
+                .map_err(Fault::harmless)?;
             self.conn.unwatched();
         }
         Ok(())

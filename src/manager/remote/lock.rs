@@ -96,6 +96,9 @@ impl Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         let lease = &self.lease;
+        if self.remote.group.is_forked() {
+            return;
+        }
         let mut all = lock(&self.remote.held);
         // after a loss this process may have it again, by another lease
         let mine = all.get_mut(&lease.key);

@@ -32,8 +32,9 @@ mod scripts;
 mod semaphore;
 mod wait;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -112,9 +113,9 @@ pub(crate) struct Remote {
 /// Keys that this process has to do with.
 #[derive(Default)]
 struct Keys {
-    known: HashSet<String>,
-    /// Of them, those that may have no end of life yet, since they were not there when it was set last.
-    fresh: HashSet<String>,
+    known: BTreeSet<String>,
+    /// The last one that was looked at.
+    last: String,
 }
 
 /// Keys that one request sets the end of life of.
@@ -133,7 +134,8 @@ impl Remote {
         let address = Address::parse(url)?;
         let place = (address.secret().to_owned(), name.to_owned());
         let there = || MANAGERS.lock().get(&place).and_then(Weak::upgrade);
-        if let Some(remote) = there() {
+        // one whose data has gone is not joined again, but made anew
+        if let Some(remote) = there().filter(|remote| !remote.group.is_lost()) {
             return Ok(remote);
         }
         let settings = Settings {
@@ -156,7 +158,8 @@ impl Remote {
         });
         let mut managers = MANAGERS.lock();
         managers.retain(|_, manager| manager.strong_count() > 0);
-        if let Some(first) = managers.get(&place).and_then(Weak::upgrade) {
+        let first = managers.get(&place).and_then(Weak::upgrade);
+        if let Some(first) = first.filter(|first| !first.group.is_lost()) {
             drop(managers);
             return Ok(first);
         }
@@ -192,9 +195,9 @@ impl Remote {
             let Some(remote) = weak.upgrade() else { return };
             remote.renew_leases();
             if let Some(lifetime) = remote.options.lifetime {
-                let due = all.elapsed() >= lifetime / 3;
                 // what fails now is tried again at the next beat
-                if remote.prolong(lifetime, due).is_ok() && due {
+                let _ = remote.limit_life(lifetime);
+                if all.elapsed() >= lifetime / 3 && remote.prolong(lifetime).is_ok() {
                     all = Instant::now();
                 }
             }
@@ -203,42 +206,55 @@ impl Remote {
         Ok(())
     }
 
-    /// Sets the end of life of the keys that have none yet, or of `all`.
-    fn prolong(&self, lifetime: Duration, all: bool) -> Result<()> {
-        let mut keys: Vec<String> = {
-            let keys = lock(&self.keys);
-            let keys = if all { &keys.known } else { &keys.fresh };
-            keys.iter().cloned().collect()
+    /// Gives some keys an end of life that may have none, since a key that became empty begins anew. Each has its turn.
+    fn limit_life(&self, lifetime: Duration) -> Result<()> {
+        let mut keys = lock(&self.keys);
+        let next = (Bound::Excluded(keys.last.clone()), Bound::Unbounded);
+        let next: Vec<_> = keys.known.range(next).take(AT_ONCE).cloned().collect();
+        keys.last = match next.last() {
+            Some(last) if next.len() == AT_ONCE => last.clone(),
+            _ => String::new(),
         };
-        if all {
-            keys.retain(|key| key != &self.key("meta") && key != &self.key("objs"));
-            let objects = self.objects()?;
-            keys.extend(objects.iter().flat_map(|(object, _)| self.keys_of(object)));
-            // last, so that what tells of the others does not go before them
-            keys.push(self.key("objs"));
-        }
-        let end = |key: &String| {
-            let command = Command::new("PEXPIRE").key(key);
-            command.count(lifetime.as_millis().max(1) as usize)
-        };
+        drop(keys);
+        let command = |key| expire(key, lifetime).arg("NX");
+        self.expire_all(next.iter().map(command).collect())
+            .map(drop)
+    }
+
+    /// Gives all keys of the manager their whole life anew.
+    fn prolong(&self, lifetime: Duration) -> Result<()> {
+        let mut keys = lock(&self.keys).known.clone();
+        let objects = self.objects()?;
+        let there: HashSet<_> = objects
+            .iter()
+            .flat_map(|(object, _)| self.keys_of(object))
+            .collect();
+        keys.extend(there.iter().cloned());
+        let keys: Vec<_> = keys.into_iter().collect();
         for keys in keys.chunks(AT_ONCE) {
-            let commands = keys.iter().map(end).collect();
-            let replies = self.group.pipeline(commands, Retry::Safe)?;
-            for (key, reply) in keys.iter().zip(replies) {
-                if reply?.flag()? {
-                    lock(&self.keys).fresh.remove(key);
-                }
+            let found = self.expire_all(keys.iter().map(|key| expire(key, lifetime)).collect())?;
+            // what was deleted by others is forgotten
+            let mut mine = lock(&self.keys);
+            for (key, _) in keys
+                .iter()
+                .zip(found)
+                .filter(|(key, found)| !found && !there.contains(*key))
+            {
+                mine.known.remove(key);
             }
         }
-        if all
-            && !self
-                .group
-                .call(end(&self.key("meta")), Retry::Safe)?
-                .flag()?
-        {
+        // last, so that what tells of the others does not go before them
+        let last = ["objs", "meta"].map(|key| expire(&self.key(key), lifetime));
+        if self.expire_all(last.to_vec())?.last() == Some(&false) {
             self.group.lose();
         }
         Ok(())
+    }
+
+    /// Whether each key was there.
+    fn expire_all(&self, commands: Vec<Command>) -> Result<Vec<bool>> {
+        let replies = self.group.pipeline(commands, Retry::Safe)?;
+        replies.into_iter().map(|reply| reply?.flag()).collect()
     }
 
     fn key(&self, what: &str) -> String {
@@ -315,22 +331,12 @@ impl Remote {
                 what(found, &found_of),
             ));
         }
-        let mut keys = lock(&self.keys);
-        for key in self.keys_of(&object) {
-            keys.fresh.insert(key.clone());
-            keys.known.insert(key);
-        }
+        lock(&self.keys).known.extend(self.keys_of(&object));
         Ok(object)
     }
 
     pub(crate) fn delete(&self, object: &Object) -> Result<bool> {
         let mut keys = self.keys_of(object);
-        {
-            let mut mine = lock(&self.keys);
-            for key in &keys {
-                mine.fresh.remove(key);
-            }
-        }
         keys.insert(0, self.key("objs"));
         let call = scripts::DELETE.call(&keys).arg(member(object));
         self.group.run(&scripts::DELETE, call, Retry::Safe)?.flag()
@@ -434,12 +440,17 @@ impl Remote {
 
 impl Drop for Remote {
     fn drop(&mut self) {
-        let has_fresh = !lock(&self.keys).fresh.is_empty();
-        if let (true, Some(lifetime)) = (has_fresh, self.options.lifetime) {
+        let rounds = lock(&self.keys).known.len().div_ceil(AT_ONCE);
+        if let Some(lifetime) = self.options.lifetime {
             // where the server cannot be reached now, others that use the manager will do it
-            let _ = self.prolong(lifetime, false);
+            let _ = (0..rounds).try_for_each(|_| self.limit_life(lifetime));
         }
     }
+}
+
+fn expire(key: &String, lifetime: Duration) -> Command {
+    let lifetime = lifetime.as_millis().max(1) as usize;
+    Command::new("PEXPIRE").key(key).count(lifetime)
 }
 
 /// What an object is called among all of the manager.

@@ -11,6 +11,9 @@ use crate::manager::remote::semaphore::gone;
 use crate::manager::value::{number, sum};
 use crate::server::command::Command;
 
+/// Items that one step appends: a script cannot take as many at once as a command can.
+const ARGS_MAX: usize = 1000;
+
 impl Reads for Changes<'_> {
     fn get(&mut self, object: &Object, field: &[u8], found: Found<'_>) -> Result<bool> {
         let value = self.field(object, field)?;
@@ -201,7 +204,9 @@ impl Writes for Changes<'_> {
         if items.is_empty() {
             return Ok(());
         }
-        self.step(object, push_of(end), items.to_vec())?;
+        for items in items.chunks(ARGS_MAX) {
+            self.step(object, push_of(end), items.to_vec())?;
+        }
         let (seen, _) = self.seen(object)?;
         for item in items {
             match &mut seen.items {

@@ -343,7 +343,7 @@ pub(super) static PARTIES: Script = Script::new(
     "make barrier",
     "#!lua flags=
 if redis.call('HSETNX', KEYS[1], 'n', ARGV[1]) == 1 then
-  redis.call('HSET', KEYS[1], 'g', '0', 'b', '0', 'l', '')
+  redis.call('HSET', KEYS[1], 'g', '0', 'b', '0')
 end",
 );
 
@@ -353,11 +353,10 @@ end",
 pub(super) static BARRIER_COME: Script = Script::new(
     "come to barrier",
     "#!lua flags=allow-oom
-local h = redis.call('HMGET', KEYS[1], 'n', 'g', 'b', 'l')
+local h = redis.call('HMGET', KEYS[1], 'n', 'g', 'b')
 if not h[1] then return false end
 if h[3] == '1' then return {0} end
 local n = tonumber(h[1])
-if h[4] == ARGV[1] then return {1, n - 1} end
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 redis.call('HSET', KEYS[2], ARGV[1], string.format('%.0f', now + ARGV[2]))
@@ -367,7 +366,6 @@ if here < n then
   return {2, here - 1, h[2], last[1] and last[1][1] or '0-0'}
 end
 redis.call('DEL', KEYS[2])
-redis.call('HSET', KEYS[1], 'l', ARGV[1])
 redis.call('HINCRBY', KEYS[1], 'g', 1)
 redis.call('XADD', KEYS[3], 'MAXLEN', 1, '*', 'g', '')
 return {1, n - 1}",
