@@ -22,11 +22,11 @@ macro_rules! on_each_engine {
 mod arrays;
 mod batches;
 mod dicts;
-mod kills;
 #[cfg(feature = "redis")]
 mod faults;
 #[cfg(feature = "redis")]
 mod holders;
+mod kills;
 mod lists;
 mod model;
 mod names;
