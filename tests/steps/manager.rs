@@ -231,11 +231,7 @@ fn a_process_killed_at_any_instruction_of_an_insert_has_inserted_or_not() {
 #[test]
 fn a_process_killed_at_any_instruction_of_the_end_of_a_commit_leaves_all_commits_before_it() {
     let test = "manager::a_process_killed_at_any_instruction_of_the_end_of_a_commit_leaves_all_commits_before_it";
-    const TAIL: usize = if cfg!(debug_assertions) {
-        30_000
-    } else {
-        3_000
-    };
+    const AROUND: usize = 50;
     with_keeper(test, "small", |keeper| {
         let before = |handle: &Handle| {
             let manager = handle.open();
@@ -252,8 +248,10 @@ fn a_process_killed_at_any_instruction_of_the_end_of_a_commit_leaves_all_commits
         let child = Stepped::fork(|| before(&handle), third);
         let (calls, length) = child.survey(|| false);
         child.kill();
-        let (mut done, mut not) = (0, 0);
-        for count in (length.saturating_sub(TAIL)..length).step_by(stride(5003, 53)) {
+        let mut cuts = 0;
+        // whether the third was there after so many instructions
+        let mut cut = |count: usize| {
+            cuts += 1;
             let handle = keeper.next();
             let child = Stepped::fork(|| before(&handle), third);
             child.run(count, &calls, || false);
@@ -266,19 +264,21 @@ fn a_process_killed_at_any_instruction_of_the_end_of_a_commit_leaves_all_commits
             }
             let get = |key: &str| a.get(key).unwrap();
             assert_eq!((get("first"), get("second")), (Some(1), Some(2)), "{count}");
-            match get("third") {
-                None => not += 1,
-                Some(third) => {
-                    assert_eq!(third, 3);
-                    done += 1;
-                }
-            }
+            assert!(get("third").is_none_or(|third| third == 3));
+            get("third").is_some()
+        };
+        let (mut not, mut done) = (0, length);
+        while done - not > 1 {
+            let middle = usize::midpoint(not, done);
+            *if cut(middle) { &mut done } else { &mut not } = middle;
         }
+        let around = done.saturating_sub(AROUND)..done + AROUND;
+        let visible = around.clone().filter(|count| cut(*count)).count();
         say(&format!(
-            "killed at the last of {length} instructions ({} stepped): {not} times before the commit, {done} times after",
+            "{cuts} kills in {length} instructions ({} stepped): the commit is done at number {done}",
             stepped()
         ));
-        assert!(done > 0 && not > 0);
+        assert!(visible > 0 && visible < around.len());
     });
 }
 
