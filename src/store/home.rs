@@ -1,12 +1,9 @@
-//! The directory of a store: made, opened, left, removed.
+//! The directory of a store: made and opened. How it is left: [`leaving`](super::leaving).
 //!
 //! * **make a temporary one**: 1 the directory, under a random name; 2 the lease file; 3 the lease; 4 do the names still lead to both? 5 room
 //!   for lease and lock file; 6 the data file, and room for all of it; 7 the id in it. A no in 4 means that somebody took it for dead:
 //!   start again. Nobody knows its name before it is whole.
 //! * **open a temporary one**: lease, then the look of step 4. It is there, and nobody removes it any more.
-//! * **leave it**: give the lease back, then try to have it alone: who does is the last. Then as below.
-//! * **remove**, with the lease alone and the look of step 4: 1 what else belongs to the store; 2 data and lock file; 3 the lease file; 4 the
-//!   directory. Killed before 3, the next sweep begins anew; before 4, the directory is empty, and goes by its next sweep.
 //! * **make or open a persistent one**, alone by the lease's second byte: then its first byte, and who has that alone, as the first of all, removes
 //!   what killed processes have left of what else belongs to the store. Who leaves it as the last, alone in the same way, does so too. Without a data file, one is made in the directory `making`, with the
 //!   id in it, synced, and moved up in one step. LMDB writes the two pages that a file begins with by one call, which a kill may cut in
@@ -26,6 +23,7 @@ use super::bell::{self, Bell};
 use super::door::{self, Door};
 use super::gate::{Env, Gate};
 use super::growth::{self, Alone};
+use super::leaving::{leave, sweep};
 use super::txn::{Database, OWN, Writer};
 use super::{Gone, Place, READERS, Store, Table, failed, find, key, next_number};
 use crate::error::{Error, ErrorKind, Result};
@@ -37,14 +35,14 @@ use crate::sys::map::Mapping;
 use crate::sys::shm::{self, File};
 use crate::sys::{fork, memfd, memory};
 
-const ROOT: &str = "/dev/shm";
-const PREFIX: &str = "mp-manager-";
-const DATA: &str = "data.mdb";
-const LOCKS: &str = "lock.mdb";
-const LEASE: &str = "lease";
+pub(super) const ROOT: &str = "/dev/shm";
+pub(super) const PREFIX: &str = "mp-manager-";
+pub(super) const DATA: &str = "data.mdb";
+pub(super) const LOCKS: &str = "lock.mdb";
+pub(super) const LEASE: &str = "lease";
 const MAKING: &str = "making";
 /// Byte of the lease file for who has the store.
-const USING: u64 = 0;
+pub(super) const USING: u64 = 0;
 /// The key of the store's id.
 const ID: &[u8] = &[OWN];
 /// Bytes of LMDB's lock file: a header, and a line of 64 for each reader.
@@ -524,87 +522,4 @@ fn make_data(dir: &Dir, path: &Path) -> Result<()> {
     dir.take_file(&from, DATA).map_err(refused)?;
     dir.sync().map_err(refused)?;
     std::fs::remove_dir_all(&making).map_err(refused)
-}
-
-/// Gives up a temporary store, and removes it if nobody else has it.
-pub(super) fn leave(place: &Place, lease: &Holder, gone: Gone) {
-    let _ = lease.give_back(USING);
-    if let Ok(dir) = Dir::open(place.path()) {
-        let _ = remove(&dir, place.path(), lease, &place.id, gone);
-    }
-}
-
-/// Gives up a persistent store. If nobody else has it, what else belongs to it goes.
-pub(super) fn close(place: &Place, lease: &Holder, gone: Gone) {
-    // beside who opens it: not between its lease and its look for others
-    if let Ok(_alone) = Alone::wait(lease)
-        && lease.try_alone(USING).unwrap_or(false)
-    {
-        gone(&place.id);
-    }
-    let _ = lease.give_back(USING);
-}
-
-/// Removes the store, if its lease can be had alone; whether that was so.
-fn remove(
-    dir: &Dir,
-    path: &Path,
-    lease: &Holder,
-    id: &[u8; 16],
-    gone: Gone,
-) -> std::io::Result<bool> {
-    if !lease.try_alone(USING)? || !dir.is_at(path)? || !dir.has(LEASE)? {
-        return Ok(false);
-    }
-    gone(id);
-    for name in [DATA, LOCKS, LEASE] {
-        dir.remove_file(name)?;
-    }
-    std::fs::remove_dir(path)?;
-    Ok(true)
-}
-
-/// Removes the temporary stores whose name `wanted` accepts and that no process has; returns their names.
-///
-/// # Errors
-///
-/// `Os` or `PermissionDenied` if `/dev/shm` cannot be read.
-pub(crate) fn sweep(wanted: impl Fn(&str) -> bool, gone: Gone) -> Result<Vec<String>> {
-    let entries =
-        std::fs::read_dir(ROOT).map_err(|error| Error::os("cannot sweep /dev/shm", error))?;
-    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    let mut removed: Vec<_> = names
-        .filter(|name| {
-            wanted(name)
-                && id_in(name).is_some_and(|id| sweep_one(name, &id, gone).unwrap_or(false))
-        })
-        .collect();
-    removed.sort();
-    Ok(removed)
-}
-
-/// The id in the name of a temporary store.
-fn id_in(name: &str) -> Option<[u8; 16]> {
-    let digits = name.strip_prefix(PREFIX)?;
-    if digits.len() != 32 || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-        return None;
-    }
-    u128::from_str_radix(digits, 16).ok().map(u128::to_be_bytes)
-}
-
-fn sweep_one(name: &str, id: &[u8; 16], gone: Gone) -> std::io::Result<bool> {
-    let path = Path::new(ROOT).join(name);
-    let dir = Dir::open(&path)?;
-    // another user's is left alone, and what another user has put there
-    if !dir.is_ours()? {
-        return Ok(false);
-    }
-    match dir.open_file(LEASE) {
-        Ok(file) => remove(&dir, &path, &Holder::new(file.as_fd())?, id, gone),
-        // about to be made, or all but gone: it goes if it is empty
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            Ok(std::fs::remove_dir(&path).is_ok())
-        }
-        Err(error) => Err(error),
-    }
 }

@@ -15,7 +15,7 @@
 //! of the map may ever be missing: the file has memory reserved to its end ([`growth`]), the lock file and the lease too. A *persistent* one
 //! writes by `pwrite` and syncs each commit; it survives a loss of power.
 //!
-//! **Life of a temporary one** (the steps are in [`home`]):
+//! **Life of a temporary one** (the steps are in [`home`] and [`leaving`]):
 //!
 //! | lease on byte 0 | directory | meaning |
 //! |---|---|---|
@@ -41,6 +41,7 @@ mod door;
 mod gate;
 mod growth;
 mod home;
+mod leaving;
 #[cfg(test)]
 mod tests;
 mod txn;
@@ -69,7 +70,7 @@ use door::{Door, Entered};
 use gate::{Env, Gate, Inside, Keeper};
 use txn::Database;
 
-pub(crate) use home::sweep;
+pub(crate) use leaving::sweep;
 pub(crate) use txn::{KEY_MAX, Reader, Writer};
 
 /// Threads that can read at the same time, of all processes together.
@@ -421,9 +422,9 @@ impl Drop for Store {
             unsafe { ManuallyDrop::drop(&mut self.env) };
         }
         if self.place.is_temporary {
-            home::leave(&self.place, &self.lease, self.gone);
+            leaving::leave(&self.place, &self.lease, self.gone);
         } else {
-            home::close(&self.place, &self.lease, self.gone);
+            leaving::close(&self.place, &self.lease, self.gone);
         }
         table.remove(&key(self.directory));
         drop(table);

@@ -58,7 +58,7 @@ impl<'s> Reader<'s> {
     }
 
     /// The entries from one key to another, in order.
-    pub(crate) fn range<'a>(
+    pub(super) fn range<'a>(
         &'a self,
         from: Bound<&[u8]>,
         to: Bound<&[u8]>,
