@@ -214,6 +214,11 @@ fn others(c: &mut Criterion) {
         b.iter(|| array.set(black_box(500), 7).expect("room"));
     });
     let list = manager.new_list().expect("memory");
+    c.bench_function("list_push", |b| {
+        let push = |number| list.push(number).expect("room");
+        b.iter_custom(|count| fresh(count, push, || list.clear().expect("room")));
+    });
+    list.clear().expect("room");
     c.bench_function("list_push_and_pop", |b| {
         b.iter(|| {
             list.push(black_box(7_u64)).expect("room");

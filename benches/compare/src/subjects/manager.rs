@@ -88,9 +88,8 @@ fn update(scale: Scale, field: &mut Field) {
 fn append(scale: Scale, field: &mut Field) {
     let count = scale.of(200_000);
     field.ours(OURS, || {
-        let list: List<u64> = Manager::new()?.new_list()?;
         Ok(Box::new(move || {
-            list.clear()?;
+            let list: List<u64> = Manager::new()?.new_list()?;
             let _pinned = Pinned::to(0);
             let start = Instant::now();
             for number in 0..count {
