@@ -88,7 +88,7 @@ fn objects(c: &mut Criterion) {
     group.bench_function("multiproc", |b| {
         b.iter(|| {
             dict.extend([(black_box("key").to_owned(), 7)])
-                .expect("room")
+                .expect("room");
         });
     });
     group.bench_function("client_hset", |b| {
