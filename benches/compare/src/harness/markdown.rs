@@ -36,7 +36,7 @@ const WITHIN: &str =
 const TOO_SMALL: &str = "two instructions an item are too little to share out: one thread alone is faster than any pool";
 const COPIES: &str = "threads hand a vector over as a pointer; between processes each byte is copied in and out again";
 
-pub const LINES: [Line; 19] = [
+pub const LINES: [Line; 23] = [
     line(
         "lock, add 1, unlock a shared `u64`",
         "lock-alone",
@@ -55,6 +55,20 @@ pub const LINES: [Line; 19] = [
         &[],
         "it is the same instruction",
     ),
+    line("`Manager`: get from a dictionary", "manager-get", &[], ""),
+    line(
+        "`Manager`: put into a dictionary",
+        "manager-insert",
+        &[],
+        "",
+    ),
+    line(
+        "`Manager`: add 1 to a number in one",
+        "manager-update",
+        &[],
+        "",
+    ),
+    line("`Manager`: append to a list", "manager-append", &[], ""),
     line(
         "`spsc`: `u64`, singly",
         "spsc-8",

@@ -17,10 +17,7 @@ pub const SUBJECTS: &[Subject] = &[
         id: "manager-get",
         what: "get one of 1000 numbers by its text from a manager's dictionary",
         unit: Unit::Nanoseconds,
-        goals: &[
-            no_more_than(OURS, 300.0),
-            at_most(OURS, 1.0 / 50.0, PYTHON),
-        ],
+        goals: &[no_more_than(OURS, 300.0), at_most(OURS, 1.0 / 50.0, PYTHON)],
         field: get,
     },
     Subject {
@@ -122,7 +119,8 @@ fn on_dict(
     let dict = Manager::new()?.new_dict()?;
     dict.extend(keys.iter().cloned().zip(0..))?;
     Ok(Box::new(move || {
-        let sum = |dict: &Dict<String, u64>| Ok::<u64, multiproc::Error>(dict.values()?.iter().sum());
+        let sum =
+            |dict: &Dict<String, u64>| Ok::<u64, multiproc::Error>(dict.values()?.iter().sum());
         let before = sum(&dict)?;
         let _pinned = Pinned::to(0);
         let (mut at, start) = (0, Instant::now());
