@@ -18,7 +18,7 @@ fn on_both(settings: fn(Builder) -> Builder, check: fn(Pool)) {
     pool.wait_for_workers(2, PATIENCE).unwrap();
     check(pool);
     assert_eq!(agent.wait(), Some(0), "the agent goes with its pool");
-    for key in ["t", "r*", "par", "hb", "b.*", "seq"] {
+    for key in ["t", "r*", "par", "hb", "b.*", "c.*", "d.*", "seq"] {
         let left = server.cli(["keys", &format!("mp1:*p.pool.*:{key}")]);
         assert_eq!(left, "", "{key}");
     }

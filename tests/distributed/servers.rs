@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::redis::{Cut, Data, Proxy, RedisServer, pass};
-use crate::{Agent, PATIENCE, Scene, begin, note, pool_at, slowly};
+use crate::{Agent, LEASE, PATIENCE, Scene, begin, note, pool_at, slowly};
 
 fn all(count: u64) -> Vec<u64> {
     (0..count).collect()
@@ -181,4 +181,58 @@ fn scripts_that_the_server_forgets_are_sent_again() {
         assert_eq!(pool.map(|x: u64| x + 1, 0..50).unwrap()[49], 50);
         server.cli(["script", "flush"]);
     }
+}
+
+/// When the server was away for longer than a lease, all who used it are late: that is no reason to take any of them for dead.
+#[test]
+fn a_server_away_for_longer_than_the_leases_costs_nothing() {
+    let mut server = RedisServer::with_log();
+    let _agents = [
+        Agent::start(&server.url(), 2),
+        Agent::start(&server.url(), 2),
+    ];
+    let pool = pool_at(&server.url()).build().unwrap();
+    let scene = Scene::new();
+    let task = pool
+        .chunk_size(1)
+        .map_async(begin, scene.items(20))
+        .unwrap();
+    scene.wait_begun(4);
+    server.kill();
+    pass(LEASE * 3);
+    server.restart(Data::Keep);
+    pass(LEASE * 2);
+    scene.open();
+    assert_eq!(task.get().unwrap(), all(20));
+    scene.assert_each_once(20);
+}
+
+#[test]
+fn a_user_without_rights_beyond_the_pools_keys_is_enough() {
+    let server = RedisServer::start();
+    server.cli([
+        "acl",
+        "setuser",
+        "worker",
+        "on",
+        ">sesame",
+        "resetkeys",
+        "~mp1:*",
+        "resetchannels",
+        "+@all",
+        "-@dangerous",
+        "-@admin",
+        "+info",
+    ]);
+    let url = format!("{}?user=worker&pass=sesame", server.url());
+    let mut agent = Agent::start(&url, 1);
+    let pool = pool_at(&url).build().unwrap();
+    let texts: Vec<String> = (0..20).map(|n| n.to_string().repeat(100_000)).collect();
+    let back =
+        pool.chunk_size(3)
+            .map_with(&vec![1_u8; 300_000], |_, text: String| text, texts.clone());
+    assert_eq!(back.unwrap(), texts);
+    pass(LEASE);
+    pool.terminate();
+    assert_eq!(agent.wait(), Some(0));
 }

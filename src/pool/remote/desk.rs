@@ -50,6 +50,10 @@ pub(super) struct Desk {
     pub(super) stir: Signal,
     contexts: Mutex<Vec<Known>>,
     pub(super) blobs: Counter,
+    /// Before that it judges nobody dead. It may be the server that was away: then all are late, and come back one by one.
+    pub(super) judges_from: Mutex<Instant>,
+    /// The server may think that more is here than there is.
+    pub(super) missing: Signal,
     /// It has left: no late sign of life may bring it back. Held while one is given.
     left: Mutex<bool>,
 }
@@ -78,6 +82,8 @@ impl Desk {
             stir: Signal::default(),
             contexts: Mutex::default(),
             blobs: Counter::new(0),
+            judges_from: Mutex::new(Instant::now()),
+            missing: Signal::default(),
             left: Mutex::new(false),
         }
     }
@@ -137,8 +143,8 @@ impl Desk {
         let reply = keys.group.run(&scripts::AGENT_BEAT, call, Retry::Safe)?;
         drop(left);
         let mut parts = reply.array()?.into_iter();
-        let (Some(state), Some(turn), Some(epoch)) = (parts.next(), parts.next(), parts.next())
-        else {
+        let head = (parts.next(), parts.next(), parts.next(), parts.next());
+        let (Some(state), Some(turn), Some(epoch), Some(on_time)) = head else {
             return Err(Error::new(
                 ErrorKind::Protocol,
                 "the server answered a sign of life with too little",
@@ -150,6 +156,9 @@ impl Desk {
         let live = parts.map(|parent| Ok(u64::from_str_radix(&parent.text()?, 16).unwrap_or(0)));
         let live: HashSet<u64> = live.collect::<Result<_>>()?;
         let state = state.bytes()?;
+        if !on_time.flag()? {
+            *lock(&self.judges_from) = Instant::now() + self.plan.lease;
+        }
         let mut hands = lock(&self.hands);
         hands.live = live;
         hands.keep_since(self.plan.lease * 2);
@@ -198,6 +207,9 @@ impl Desk {
     /// The thread that takes tasks.
     pub(super) fn take(&self) {
         while let Some(free) = self.free() {
+            if self.missing.take() {
+                self.look_for_mine(self.plan.lease / 4);
+            }
             match self.keys.take(&self.me, free, LOOK) {
                 Ok(tasks) => self.accept_all(tasks),
                 Err(error) => {
@@ -253,12 +265,17 @@ impl Desk {
             };
             return lock(&self.hands).act(id, What::Drop, &head, Vec::new(), None);
         };
-        if !lock(&self.hands).live.contains(&head.parent) {
-            let _ = self.live(); // it may be new
-        }
         let blob = head
             .blob
             .then(|| String::from_utf8_lossy(task.arguments).into_owned());
+        let knows = |desk: &Self| lock(&desk.hands).live.contains(&head.parent);
+        if !knows(self)
+            && let Err(error) = self.live()
+        {
+            // a parent may be new, but that cannot be asked now
+            lock(&self.hands).act(id, What::Queue, &head, frame, blob);
+            return self.recover(&error);
+        }
         let fate = lock(&self.hands).look(&id, &head, &frame, blob.as_ref());
         if let Fate::Known = fate {
             return;
@@ -361,7 +378,7 @@ impl Desk {
 
     /// Looks for tasks that the server thinks are here, and are not: the answer that brought them was lost, or the server has forgotten that
     /// they were settled.
-    pub(super) fn look_for_mine(&self, idle: Duration) {
+    fn look_for_mine(&self, idle: Duration) {
         if let Ok(mut tasks) = self.keys.mine(&self.me, idle) {
             let hands = lock(&self.hands);
             tasks.retain(|(id, _)| !hands.has(id));

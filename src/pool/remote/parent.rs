@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -18,7 +18,7 @@ use crate::pool::engine::Shared;
 use crate::pool::map::Template;
 use crate::pool::memory::lock;
 use crate::pool::parent::{Phase, cancelled};
-use crate::pool::remote::keys::{Keys, PAYLOAD_MAX};
+use crate::pool::remote::keys::{INLINE_MAX, Keys, PAYLOAD_MAX, hex};
 use crate::pool::result::Job;
 use crate::server::group::Group;
 use crate::server::heartbeat::Beat;
@@ -54,6 +54,8 @@ pub(in crate::pool) struct Remote {
     pub(super) register: Group,
     generation: u64,
     pub(super) state: Mutex<State>,
+    /// Blobs that nobody needs any more.
+    pub(super) garbage: Mutex<Vec<String>>,
     /// There is something for the sender, or it is over.
     pub(super) work: Condvar,
     news: Mutex<()>,
@@ -115,12 +117,38 @@ impl Chunk {
     }
 }
 
+/// What the arguments of a chunk are called on the server, where they are large.
+pub(super) fn blob(parent: u64, number: u64) -> String {
+    format!("b.{}.{number}", hex(parent))
+}
+
 /// The shared argument of a call.
 pub(in crate::pool) struct Context {
     pub(super) number: u64,
     pub(super) bytes: Vec<u8>,
     /// As whose it was put on the server.
     pub(super) put: Mutex<Option<u64>>,
+    remote: Weak<Remote>,
+}
+
+impl Context {
+    /// Its name on the server, as that of `parent`.
+    pub(super) fn name(&self, parent: u64) -> String {
+        format!("c.{}.{}", hex(parent), self.number)
+    }
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        let put = *lock(&self.put);
+        if let (Some(parent), Some(remote)) = (put, self.remote.upgrade())
+            && remote.is_ours()
+        {
+            // WHY NOT the state's lock: who drops the last chunk of a call has it
+            lock(&remote.garbage).push(self.name(parent));
+            remote.work.notify_all();
+        }
+    }
 }
 
 /// Bytes that go to another machine.
@@ -179,6 +207,7 @@ impl Remote {
                 leaving: false,
                 over: false,
             }),
+            garbage: Mutex::default(),
             work: Condvar::new(),
             news: Mutex::new(()),
             arrived: Condvar::new(),
@@ -228,14 +257,22 @@ impl Remote {
     }
 
     /// Takes the shared argument of a call.
-    pub(in crate::pool) fn context(&self, bytes: Vec<u8>, pins: &[Pin]) -> Result<Shared> {
+    pub(in crate::pool) fn context(
+        self: &Arc<Self>,
+        bytes: Vec<u8>,
+        pins: &[Pin],
+    ) -> Result<Shared> {
         self.check_ours()?;
         check_travels("the context of a call", bytes.len(), pins)?;
         let mut state = lock(&self.state);
         let number = state.next;
         state.next += 1;
-        let put = Mutex::new(None);
-        Ok(Shared::There(Arc::new(Context { number, bytes, put })))
+        Ok(Shared::There(Arc::new(Context {
+            number,
+            bytes,
+            put: Mutex::new(None),
+            remote: Arc::downgrade(self),
+        })))
     }
 
     /// Takes a task, to be added soon; waits for room if `wait` says so, else gives the error `WouldBlock`.
@@ -373,6 +410,7 @@ impl Remote {
             word.extend_from_slice(&number.to_le_bytes());
         }
         state.words.push_back(word);
+        self.throw_away(&state, &numbers);
         self.finish_all(&mut state, numbers, |chunk| {
             chunk.end(End::Failed(cancelled()))
         });
@@ -382,11 +420,25 @@ impl Remote {
         true
     }
 
+    /// What was put on the server for chunks that end before their time.
+    fn throw_away(&self, state: &State, numbers: &[u64]) {
+        let large = |number: &&u64| {
+            let chunk = state.chunks.get(number);
+            chunk.is_some_and(|chunk| chunk.arguments.len() > INLINE_MAX)
+        };
+        let names = numbers
+            .iter()
+            .filter(large)
+            .map(|number| blob(state.parent, *number));
+        lock(&self.garbage).extend(names);
+    }
+
     /// Takes no more work for the reason in `phase`, and ends all that is outstanding.
     pub(super) fn fail_all(&self, phase: Phase, error: &Error) {
         let mut state = lock(&self.state);
         state.phase = phase;
         let numbers: Vec<u64> = state.chunks.keys().copied().collect();
+        self.throw_away(&state, &numbers);
         self.finish_all(&mut state, numbers, |chunk| {
             chunk.end(End::Failed(error.clone()))
         });

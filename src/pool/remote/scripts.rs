@@ -6,7 +6,8 @@ use crate::server::script::Script;
 /// How long the keys of a group stay that nobody looks after any more, in milliseconds.
 pub(super) const KEPT: i64 = 3_600_000;
 
-/// A parent comes. KEYS plan par t ctl. ARGV me, lease, plan, build, kept. 0: there are other parents, whose plan is another.
+/// A parent comes. KEYS plan par t ctl. ARGV me, lease, plan, build, kept. 0: there are other parents, whose plan is another. One that
+/// gives no sign of life is no reason to wait for it.
 pub(super) static OPEN: Script = Script::new(
     "open a pool",
     "#!lua flags=allow-oom
@@ -20,6 +21,7 @@ end
 local plan = redis.call('HMGET', KEYS[1], 'plan', 'build', 'state')
 if plan[1] ~= ARGV[3] or plan[2] ~= ARGV[4] or plan[3] ~= 'open' then
   if plan[3] == 'open' and live > 0 then return 0 end
+  if plan[1] ~= ARGV[3] or plan[2] ~= ARGV[4] then redis.call('DEL', KEYS[2]) end
   redis.call('HSET', KEYS[1], 'plan', ARGV[3], 'build', ARGV[4], 'state', 'open')
   redis.call('HINCRBY', KEYS[1], 'turn', 1)
 end
@@ -31,7 +33,7 @@ return 1",
 );
 
 /// Tasks of a parent. KEYS t seq par. ARGV me, number of the first, frames. Those that are there already, by their number, are not added
-/// again. -1: some before them are not there, which the server had said it has. -2: the parent's lease has ended.
+/// again. -1: some before them are not there, which the server had said it has. -2: the parent was taken for dead.
 pub(super) static ADD: Script = Script::new(
     "add tasks",
     "#!lua flags=
@@ -49,16 +51,15 @@ redis.call('HSET', KEYS[2], ARGV[1], last)
 return last",
 );
 
-/// A parent lives. KEYS par hb plan seq t ctl meta r. ARGV me, lease, kept, last result read. Its highest task or -1 if its lease had ended,
-/// how many workers there are, how many agents, the epoch.
+/// A parent lives. KEYS par hb plan seq t ctl meta r. ARGV me, lease, kept, last result read. Its highest task or -1 if it was taken for
+/// dead, how many workers there are, how many agents, the epoch.
 pub(super) static PARENT_BEAT: Script = Script::new(
     "renew a pool",
     "#!lua flags=allow-oom
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
-local deadline = redis.call('HGET', KEYS[1], ARGV[1])
 local last = -1
-if deadline and tonumber(deadline) > now then
+if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 1 and redis.call('HGET', KEYS[3], 'state') == 'open' then
   redis.call('HSET', KEYS[1], ARGV[1], now + ARGV[2])
   last = tonumber(redis.call('HGET', KEYS[4], ARGV[1]) or '0')
   if ARGV[4] ~= '0' then redis.call('XTRIM', KEYS[8], 'MINID', ARGV[4]) end
@@ -77,39 +78,32 @@ return {last, workers, agents, redis.call('HGET', KEYS[7], 'epoch')}",
 pub(super) static CLOSE: Script = Script::new(
     "close a pool",
     "#!lua flags=allow-oom
-local t = redis.call('TIME')
-local now = t[1] * 1000 + math.floor(t[2] / 1000)
 redis.call('HDEL', KEYS[1], ARGV[1])
 redis.call('HDEL', KEYS[5], ARGV[1])
 redis.call('UNLINK', KEYS[6])
-local live = 0
-local all = redis.call('HGETALL', KEYS[1])
-for i = 1, #all, 2 do
-  if tonumber(all[i + 1]) > now then live = live + 1 end
-end
-if live == 0 and redis.call('EXISTS', KEYS[2]) == 1 then
+local left = redis.call('HLEN', KEYS[1])
+if left == 0 and redis.call('EXISTS', KEYS[2]) == 1 then
   redis.call('HSET', KEYS[2], 'state', 'closed')
   redis.call('UNLINK', KEYS[3])
 end
 redis.call('XADD', KEYS[4], 'MAXLEN', '~', '1000', '*', 'm', 'look')
 redis.call('PEXPIRE', KEYS[4], ARGV[2])
-return live",
+return left",
 );
 
-/// An agent lives. KEYS hb par plan meta ctl t. ARGV me, lease, its workers, kept. State and turn of the pool, the epoch, then the parents
-/// that live.
+/// An agent lives. KEYS hb par plan meta ctl t. ARGV me, lease, its workers, kept. State and turn of the pool, the epoch, whether its lease
+/// had not ended, then the parents.
 pub(super) static AGENT_BEAT: Script = Script::new(
     "renew an agent",
     "#!lua flags=allow-oom
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local old = redis.call('HGET', KEYS[1], ARGV[1])
+local deadline = old and tonumber(string.match(old, '^(%d+)'))
 redis.call('HSET', KEYS[1], ARGV[1], (now + ARGV[2]) .. ':' .. ARGV[3])
 local plan = redis.call('HMGET', KEYS[3], 'state', 'turn')
-local out = {plan[1] or '', plan[2] or '0', redis.call('HGET', KEYS[4], 'epoch') or ''}
-local all = redis.call('HGETALL', KEYS[2])
-for i = 1, #all, 2 do
-  if tonumber(all[i + 1]) > now then out[#out + 1] = all[i] end
-end
+local out = {plan[1] or '', plan[2] or '0', redis.call('HGET', KEYS[4], 'epoch') or '', (deadline and deadline > now) and 1 or 0}
+for _, parent in ipairs(redis.call('HKEYS', KEYS[2])) do out[#out + 1] = parent end
 for i = 1, #KEYS do redis.call('PEXPIRE', KEYS[i], ARGV[4]) end
 return out",
 );
@@ -120,8 +114,6 @@ return out",
 pub(super) static SETTLE: Script = Script::new(
     "settle tasks",
     "#!lua flags=allow-oom
-local t = redis.call('TIME')
-local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local ended = {}
 for i = 2, #ARGV, 6 do
   local id, what, parent, frame = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
@@ -134,8 +126,7 @@ for i = 2, #ARGV, 6 do
     else
       if blob > 0 then redis.call('UNLINK', KEYS[blob]) end
       if what == 'r' then
-        local deadline = redis.call('HGET', KEYS[2], parent)
-        if deadline and tonumber(deadline) > now then
+        if redis.call('HEXISTS', KEYS[2], parent) == 1 then
           redis.call('XADD', KEYS[mine], '*', 'p', frame)
           redis.call('PEXPIRE', KEYS[mine], ARGV[1])
         else
@@ -157,7 +148,7 @@ redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return 1",
 );
 
-/// What agents hold that have gone without a word. KEYS t hb par seq. ARGV how many at most. Id, frame and agent in turn; then the
+/// Who has given no sign of life is dead from now on, parent or agent; nothing else decides that. What agents hold that are: KEYS t hb par seq. ARGV how many at most. Id, frame and agent in turn; then the
 /// parents that have gone.
 pub(super) static LOST: Script = Script::new(
     "look for lost agents",

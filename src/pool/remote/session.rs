@@ -13,7 +13,7 @@ use crate::pool::memory::lock;
 use crate::pool::parent::Phase;
 use crate::pool::remote::frame::{Head, Kind, Task, decode_parts};
 use crate::pool::remote::keys::{INLINE_MAX, hex};
-use crate::pool::remote::parent::{Chunk, Remote};
+use crate::pool::remote::parent::{Chunk, Remote, blob};
 use crate::pool::remote::scripts::{self, KEPT};
 use crate::server::command::Command;
 use crate::server::group::Retry;
@@ -35,6 +35,8 @@ enum Turn {
     /// These chunks are added.
     Add(Batch),
     Say(Vec<u8>),
+    /// These blobs are removed.
+    Clean(Vec<String>),
     Close,
     Over,
 }
@@ -216,13 +218,14 @@ impl Remote {
                 Turn::Recover => self.recover(),
                 Turn::Add(batch) => self.add(batch),
                 Turn::Say(word) => self.keys.say(word),
+                Turn::Clean(names) => self.keys.remove(names),
                 Turn::Close => self.part(),
                 Turn::Over => return self.tell_all(),
             };
             let Err(error) = done else { continue };
             let mut state = lock(&self.state);
             match (turn, error.kind()) {
-                (Turn::Say(_) | Turn::Close, ErrorKind::StateLost) => {
+                (Turn::Say(_) | Turn::Clean(_) | Turn::Close, ErrorKind::StateLost) => {
                     // there is nobody to hear it
                     state.over |= !matches!(state.phase, Phase::Open) && state.chunks.is_empty();
                 }
@@ -287,6 +290,11 @@ impl Remote {
             if !batch.chunks.is_empty() {
                 return Turn::Add(batch);
             }
+            // chunks that have just ended may be on their way still
+            let garbage = std::mem::take(&mut *lock(&self.garbage));
+            if !garbage.is_empty() {
+                return Turn::Clean(garbage);
+            }
             if ends {
                 return Turn::Close;
             }
@@ -328,15 +336,14 @@ impl Remote {
             function: chunk.function.to_words(),
             items: chunk.items as u32,
         };
-        let name = format!("b.{}.{number}", hex(parent));
+        let name = blob(parent, number);
         if head.blob {
             self.keys.put(&name, &chunk.arguments)?;
         }
         if let Some(context) = &chunk.context {
             let mut put = lock(&context.put);
             if *put != Some(parent) {
-                let name = format!("c.{}.{}", hex(parent), context.number);
-                self.keys.put(&name, &context.bytes)?;
+                self.keys.put(&context.name(parent), &context.bytes)?;
                 *put = Some(parent);
             }
         }

@@ -1,7 +1,7 @@
 //! What an agent says to the server: what became of its tasks, and of those that others have left behind.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::pool::batch::{End, Part};
@@ -161,6 +161,10 @@ impl Desk {
 
     /// Looks for what agents left behind that gave no sign of life any more, and parents.
     pub(super) fn look_for_lost(&self) -> Result<()> {
+        self.missing.raise();
+        if Instant::now() < *lock(&self.judges_from) {
+            return Ok(());
+        }
         let keys = &self.keys;
         let call = scripts::LOST
             .call(&[&keys.tasks, &keys.beats, &keys.parents, &keys.last])
@@ -197,7 +201,6 @@ impl Desk {
             )?;
         }
         self.rouse();
-        self.look_for_mine(self.plan.lease / 4);
         Ok(())
     }
 
