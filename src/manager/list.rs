@@ -201,10 +201,11 @@ impl<T: Travels> List<T> {
     fn pop_wait(&self, end: End, timeout: Duration) -> Result<T> {
         let (engine, object) = (&self.bound.engine, &self.bound.object);
         let mut item = None;
-        engine.list_pop_wait(object, end, Wait::lasting(timeout), &mut |bytes| {
+        let popped = engine.list_pop_wait(object, end, Wait::lasting(timeout), &mut |bytes| {
             item = Some(object.decode(bytes));
         })?;
-        item.unwrap_or_else(|| {
+        // what a try that did not count was shown is another's by now
+        item.filter(|_| popped).unwrap_or_else(|| {
             let what = format!("cannot pop from {object}: no item came within {timeout:?}");
             Err(Error::new(ErrorKind::Timeout, what))
         })
