@@ -40,7 +40,7 @@ pub(super) const PREFIX: &str = "mp-manager-";
 pub(super) const DATA: &str = "data.mdb";
 pub(super) const LOCKS: &str = "lock.mdb";
 pub(super) const LEASE: &str = "lease";
-const MAKING: &str = "making";
+const MAKING: &str = "multiproc-making"; // removed with all that is in it: nobody else's by that name
 /// Byte of the lease file for who has the store.
 pub(super) const USING: u64 = 0;
 /// The key of the store's id.
