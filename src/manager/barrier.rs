@@ -52,7 +52,7 @@ impl Barrier {
         match engine {
             Engine::Local(local) => {
                 barrier.means.local(|| {
-                    let name = local.segment_name(&barrier.bound.object);
+                    let name = local.segment_of(&barrier.bound.object)?;
                     let barrier = crate::barrier::Barrier::open_or_create(&name, parties)?;
                     barrier.persist()?;
                     Ok(barrier)
@@ -65,7 +65,7 @@ impl Barrier {
     }
 
     fn find(&self, local: &Local) -> Result<crate::barrier::Barrier> {
-        crate::barrier::Barrier::open(&local.segment_name(&self.bound.object))
+        crate::barrier::Barrier::open(&local.segment_of(&self.bound.object)?)
     }
 
     /// Waits until all have come, without end.

@@ -76,7 +76,7 @@ impl Condition {
     }
 
     fn find(&self, local: &Local) -> Result<Pair> {
-        let name = local.segment_name(&self.bound.object);
+        let name = local.segment_of(&self.bound.object)?;
         let lock = crate::value::Value::open_or_create(&format!("{name}lock"), || 0)?;
         let condvar = crate::condvar::Condvar::open_or_create(&format!("{name}condvar"))?;
         lock.persist()?;

@@ -49,7 +49,7 @@ impl Event {
     }
 
     fn find(&self, local: &Local) -> Result<crate::event::Event> {
-        let event = crate::event::Event::open_or_create(&local.segment_name(&self.bound.object))?;
+        let event = crate::event::Event::open_or_create(&local.segment_of(&self.bound.object)?)?;
         event.persist()?;
         Ok(event)
     }

@@ -93,7 +93,7 @@ impl Lock {
         let held = match &self.bound.engine {
             Engine::Local(local) => {
                 let lock = self.means.local(|| {
-                    let name = local.segment_name(&self.bound.object);
+                    let name = local.segment_of(&self.bound.object)?;
                     let lock = crate::value::Value::open_or_create(&name, || 0)?;
                     lock.persist()?;
                     Ok(lock)
@@ -244,7 +244,7 @@ impl RLock {
         let held = match &self.bound.engine {
             Engine::Local(local) => {
                 let lock = self.means.local(|| {
-                    let name = local.segment_name(&self.bound.object);
+                    let name = local.segment_of(&self.bound.object)?;
                     let lock = crate::reentrant::ReentrantLock::open_or_create(&name)?;
                     lock.persist()?;
                     Ok(lock)

@@ -54,7 +54,7 @@ impl<T: Travels> Queue<T> {
         match engine {
             Engine::Local(local) => {
                 queue.means.local(|| {
-                    let name = local.segment_name(&queue.bound.object);
+                    let name = local.segment_of(&queue.bound.object)?;
                     let queue = crate::queue::Queue::open_or_create(&name, capacity)?;
                     queue.persist()?;
                     Ok(queue)
@@ -67,7 +67,7 @@ impl<T: Travels> Queue<T> {
     }
 
     fn find(&self, local: &Local) -> Result<crate::queue::Queue<T>> {
-        crate::queue::Queue::open(&local.segment_name(&self.bound.object))
+        crate::queue::Queue::open(&local.segment_of(&self.bound.object)?)
     }
 
     /// Puts a message, and waits while the queue is full.

@@ -57,7 +57,7 @@ impl Semaphore {
         match engine {
             Engine::Local(local) => {
                 semaphore.means.local(|| {
-                    let name = local.segment_name(&semaphore.bound.object);
+                    let name = local.segment_of(&semaphore.bound.object)?;
                     let semaphore = if bounded {
                         crate::semaphore::Semaphore::open_or_create_bounded(&name, permits)?
                     } else {
@@ -143,7 +143,7 @@ impl Semaphore {
     }
 
     fn find(&self, local: &Local) -> Result<crate::semaphore::Semaphore> {
-        crate::semaphore::Semaphore::open(&local.segment_name(&self.bound.object))
+        crate::semaphore::Semaphore::open(&local.segment_of(&self.bound.object)?)
     }
 
     deletes!();

@@ -201,8 +201,14 @@ impl Local {
         })
     }
 
+    /// As [`segment_name`](Self::segment_name); `Gone` if the object was deleted: what is made under the name of one that was is nobody else's.
+    pub(crate) fn segment_of(&self, object: &Object) -> Result<String> {
+        self.read(|ops| ops.count(object))?;
+        Ok(self.segment_name(object))
+    }
+
     /// The name of the segments in which a lock or queue lies: all of them begin with this.
-    pub(crate) fn segment_name(&self, object: &Object) -> String {
+    fn segment_name(&self, object: &Object) -> String {
         format!("{}{:x}.", segments_of(&self.store.id()), object.id)
     }
 }
