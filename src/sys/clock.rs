@@ -42,6 +42,13 @@ pub(crate) fn millis() -> u64 {
     now.as_millis() as u64
 }
 
+/// Milliseconds of the clock that goes on while the machine is suspended: for what others end meanwhile.
+#[cfg(feature = "redis")]
+pub(crate) fn millis_of_sleep_too() -> u64 {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME);
+    now.map_or_else(|_| millis(), |now| Duration::from(now).as_millis() as u64)
+}
+
 /// A span of time as the kernel takes it.
 pub(super) fn timespec(duration: Duration) -> libc::timespec {
     libc::timespec {

@@ -41,7 +41,8 @@ impl Remote {
             .call(&[&key, &w, &c, &l, &s])
             .arg(guard.owner())
             .arg(&token)
-            .count(belief);
+            .count(belief)
+            .arg(guard.mended());
         let began = self
             .group
             .run(&CONDITION_WAIT, call, Retry::Never)?

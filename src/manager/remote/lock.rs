@@ -21,7 +21,7 @@ use crate::primitive::{Counter, Flag};
 use crate::server::group::Retry;
 use crate::server::reply::Reply;
 use crate::sync::failure::{LockError, LockResult};
-use crate::sys::clock::{Wait, millis};
+use crate::sys::clock::{Wait, millis_of_sleep_too};
 
 /// A lock that this process holds.
 pub(super) struct Held {
@@ -44,8 +44,12 @@ pub(super) struct Lease {
 }
 
 impl Lease {
+    fn mended(&self) -> &'static str {
+        if self.mended.is_raised() { "1" } else { "0" }
+    }
+
     fn check(&self) -> Result<()> {
-        if !self.lost.is_raised() && millis() < self.ends.get() {
+        if !self.lost.is_raised() && millis_of_sleep_too() < self.ends.get() {
             return Ok(());
         }
         Err(lost(&self.key))
@@ -83,13 +87,23 @@ impl Guard {
         self.lease.fence
     }
 
+    /// As a script takes it.
+    pub(super) fn mended(&self) -> &'static str {
+        self.lease.mended()
+    }
+
     pub(super) fn owner(&self) -> &str {
         &self.lease.owner
     }
 
     /// It is not held any more: the server has taken it back.
     pub(super) fn forget(self) {
-        lock(&self.remote.held).remove(&self.lease.key);
+        let mut all = lock(&self.remote.held);
+        // another thread of this process may have it by now
+        let mine = all.get(&self.lease.key);
+        if mine.is_some_and(|held| Arc::ptr_eq(&held.lease, &self.lease)) {
+            all.remove(&self.lease.key);
+        }
     }
 }
 
@@ -134,6 +148,7 @@ impl Remote {
             if !again {
                 return Err(LockError::Deadlock);
             }
+            held.lease.check().map_err(LockError::Other)?;
             held.times += 1;
             return Ok(guard(Arc::clone(&held.lease)));
         }
@@ -173,7 +188,7 @@ impl Remote {
     /// The lease, and whether the last holder died; or how long the holder has it still.
     fn try_acquire(&self, key: &str, owner: &str) -> Result<Result<(Lease, bool), Duration>> {
         let lease = self.options.lease.as_millis() as usize;
-        let before = millis();
+        let before = millis_of_sleep_too();
         let call = ACQUIRE.call(&[key]).arg(owner).count(lease);
         // the same try may say so twice
         let reply = self.group.run(&ACQUIRE, call, Retry::Safe)?;
@@ -195,9 +210,8 @@ impl Remote {
     }
 
     fn release(&self, lease: &Lease) -> Result<bool> {
-        let mended = if lease.mended.is_raised() { "1" } else { "0" };
         let keys = [lease.key.clone(), format!("{}:w", lease.key)];
-        let call = RELEASE.call(&keys).arg(&lease.owner).arg(mended);
+        let call = RELEASE.call(&keys).arg(&lease.owner).arg(lease.mended());
         self.group.run(&RELEASE, call, Retry::Safe)?.flag()
     }
 
@@ -214,7 +228,7 @@ impl Remote {
         let length = self.options.lease.as_millis() as u64;
         let call = RENEW.call(&keys).count(length as usize);
         let call = call.args(leases.iter().map(|lease| &lease.owner));
-        let before = millis();
+        let before = millis_of_sleep_too();
         let Ok(answers) = self
             .group
             .run(&RENEW, call, Retry::Safe)

@@ -277,7 +277,7 @@ end",
 );
 
 /// KEYS lock, its tokens, who waits, until when they are believed to live, stream. ARGV: owner of the lock, a token of this wait, for how many ms
-/// to believe. The last entry of the stream; nil, and nothing done, if the lock is not held.
+/// to believe, whether what its last holder left is right again. The last entry of the stream; nil, and nothing done, if the lock is not held.
 pub(super) static CONDITION_WAIT: Script = Script::new(
     "wait for condition",
     "#!lua flags=allow-oom
@@ -288,6 +288,7 @@ if h[1] ~= ARGV[1] or tonumber(h[2]) <= now then return false end
 redis.call('RPUSH', KEYS[3], ARGV[2])
 redis.call('HSET', KEYS[4], ARGV[2], string.format('%.0f', now + ARGV[3]))
 redis.call('HDEL', KEYS[1], 'o', 'd')
+if ARGV[4] == '1' then redis.call('HSET', KEYS[1], 'a', '0') end
 if redis.call('LLEN', KEYS[2]) == 0 then
   redis.call('RPUSH', KEYS[2], '')
   redis.call('PEXPIRE', KEYS[2], 5000)
@@ -349,7 +350,8 @@ end",
 
 /// KEYS barrier, who waits, stream. ARGV: token of this wait, for how many ms to believe that it lives.
 ///
-/// nil: there is no barrier; {0}: it is broken; {1, place}: all have come; {2, place, generation, last entry of the stream}.
+/// nil: there is no barrier; {0}: it is broken, also since one who waits has given no sign of life; {1, place}: all have come; {2, place,
+/// generation, last entry of the stream}.
 pub(super) static BARRIER_COME: Script = Script::new(
     "come to barrier",
     "#!lua flags=allow-oom
@@ -359,6 +361,14 @@ if h[3] == '1' then return {0} end
 local n = tonumber(h[1])
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
+for _, lives in ipairs(redis.call('HVALS', KEYS[2])) do
+  if tonumber(lives) <= now then
+    redis.call('DEL', KEYS[2])
+    redis.call('HSET', KEYS[1], 'b', '1')
+    redis.call('XADD', KEYS[3], 'MAXLEN', 1, '*', 'b', '')
+    return {0}
+  end
+end
 redis.call('HSET', KEYS[2], ARGV[1], string.format('%.0f', now + ARGV[2]))
 local here = redis.call('HLEN', KEYS[2])
 if here < n then
