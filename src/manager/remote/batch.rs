@@ -13,7 +13,7 @@ use super::direct::show_pairs;
 use super::lock::lost;
 use super::{Remote, scripts};
 use crate::error::{Error, ErrorKind, Result};
-use crate::manager::object::Object;
+use crate::manager::object::{Kind, Object};
 use crate::manager::ops::{End, Writes};
 use crate::manager::remote::semaphore::gone;
 use crate::server::command::Command;
@@ -56,6 +56,8 @@ pub(super) struct Changes<'c> {
     keys: Vec<String>,
     seen: HashMap<String, Seen>,
     steps: Vec<Step>,
+    /// How often the server was asked for what it holds.
+    looks: usize,
     /// Why the connection cannot be used any more, which the closure saw as an error.
     fault: Option<Fault>,
 }
@@ -74,6 +76,7 @@ pub(super) fn run<R>(
                 keys: Vec::new(),
                 seen: HashMap::new(),
                 steps: Vec::new(),
+                looks: 0,
                 fault: None,
             };
             let result = change(&mut changes);
@@ -94,22 +97,49 @@ pub(super) fn run<R>(
 
 impl Changes<'_> {
     pub(super) fn ask(&mut self, mut command: Command) -> Result<Reply> {
-        match self.conn.request(&mut command, Duration::ZERO) {
-            Ok(reply) => Ok(reply),
-            Err(fault) => {
-                let text = format!("cannot go on with a batch: {command} was not answered");
-                // before the end, nothing that was sent has changed anything
-                self.fault.get_or_insert(fault.harmless());
-                Err(Error::new(ErrorKind::Disconnected, text))
-            }
+        self.looks += 1;
+        let reply = self.conn.request(&mut command, Duration::ZERO);
+        reply.map_err(|fault| self.broken(fault, &command))
+    }
+
+    /// Also asks of what type it is: a command that finds another one fails when those before it have been done, and nothing takes them back.
+    fn watch(&mut self, object: &Object, key: &str) -> Result<()> {
+        self.conn.watch();
+        let mut commands = ["WATCH", "TYPE"].map(|name| Command::new(name).key(key));
+        let replies = self.conn.requests(&mut commands);
+        let found = replies.and_then(|mut replies| match replies.pop() {
+            Some(Ok(found)) => Ok(found.text()?),
+            Some(Err(refusal)) => Err(Fault::Refused(refusal)),
+            None => Ok(String::new()),
+        });
+        let found = found.map_err(|fault| self.broken(fault, &commands[0]))?;
+        let wanted = match object.kind {
+            Kind::List => "list",
+            Kind::Array => "string",
+            _ => "hash",
+        };
+        if found == wanted || found == "none" {
+            return Ok(());
         }
+        Err(Error::new(
+            ErrorKind::TypeMismatch,
+            format!(
+                "cannot use {object} in a batch: it was deleted, and its name stands for a {found} of the server now; open it anew"
+            ),
+        ))
+    }
+
+    fn broken(&mut self, fault: Fault, command: &Command) -> Error {
+        let text = format!("cannot go on with a batch: {command} was not answered");
+        // before the end, nothing that was sent has changed anything
+        self.fault.get_or_insert(fault.harmless());
+        Error::new(ErrorKind::Disconnected, text)
     }
 
     pub(super) fn seen(&mut self, object: &Object) -> Result<(&mut Seen, String)> {
         let key = self.remote.key_of(object);
         if !self.seen.contains_key(&key) {
-            self.conn.watch();
-            self.ask(Command::new("WATCH").key(&key))?;
+            self.watch(object, &key)?;
             let seen = Seen {
                 number: self.keys.len() + 1,
                 fields: Fields::default(),
@@ -236,23 +266,23 @@ impl Changes<'_> {
         let Some(done) = done else {
             return Ok(false);
         };
+        if let Some((lock, _)) = under {
+            // the script has one reply, also where there was nothing to change
+            let held = done.into_iter().next().map_or(Ok(0), Reply::int)?;
+            return match held {
+                1 => Ok(true),
+                _ => Err(Fault::Failed(lost(&self.remote.key_of(lock)))),
+            };
+        }
         for (reply, step) in done.into_iter().zip(&self.steps) {
             reply.check(format_args!("{} in a batch", step.name))?;
-            if let Some((lock, _)) = under {
-                // it is the one reply of the script
-                return if reply.int()? == 1 {
-                    Ok(true)
-                } else {
-                    Err(Fault::Failed(lost(&self.remote.key_of(lock))))
-                };
-            }
         }
         Ok(true)
     }
 
     /// Nothing was changed: whether what was read was of one moment.
     fn still(&mut self) -> Result<bool, Fault> {
-        if self.keys.len() < 2 && self.seen.values().all(|seen| seen.fields.known.len() < 2) {
+        if self.looks < 2 {
             self.forget()?;
             return Ok(true);
         }
