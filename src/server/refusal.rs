@@ -49,6 +49,8 @@ impl Refusal {
         match self.code.as_str() {
             "LOADING" | "TRYAGAIN" | "CLUSTERDOWN" | "BUSY" | "NOREPLICAS" => Advice::Later,
             "READONLY" | "MASTERDOWN" => Advice::Elsewhere,
+            // who was blocked when it became a replica
+            "UNBLOCKED" if self.detail.contains("instance state changed") => Advice::Elsewhere,
             "NOSCRIPT" => Advice::NoScript,
             "MOVED" => node().map_or(Advice::Fail, |(host, port)| Advice::Moved(host, port)),
             "ASK" => node().map_or(Advice::Fail, |(host, port)| Advice::Ask(host, port)),
