@@ -214,6 +214,12 @@ pub(crate) fn keep(thing: Arc<dyn Any + Send + Sync>) {
     });
 }
 
+/// Whether what this thread writes goes to another process of this machine.
+#[cfg(feature = "redis")]
+pub(crate) fn is_encoding() -> bool {
+    ENCODING.with_borrow(|scopes| !scopes.is_empty())
+}
+
 /// Where descriptors of segments come from that this process has not mapped.
 pub(crate) trait Source: Send + Sync {
     /// The descriptor of the segment's file.

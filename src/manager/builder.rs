@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::Manager;
 use super::engine::Engine;
 use super::remote::{Options, Remote};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 
 /// Joins a manager on a Redis or Valkey server, by [`Manager::builder`].
 ///
@@ -51,7 +51,8 @@ impl Builder {
         self
     }
 
-    /// How long the manager and its objects stay when no process uses them any more, an hour unless set.
+    /// How long the manager and its objects stay when no process uses them any more, an hour unless set. Who makes the manager says so; who joins it
+    /// keeps to that.
     pub fn lifetime(mut self, lifetime: Duration) -> Self {
         self.options.lifetime = Some(lifetime);
         self
@@ -83,24 +84,6 @@ impl Builder {
     /// `InvalidInput` for an address or name that is none, for times that are none, and for a server that throws data away when it is full;
     /// `Disconnected`; `PermissionDenied`; `Protocol` if another version of this crate made it.
     pub fn connect(self, url: &str) -> Result<Manager> {
-        let Options {
-            lease,
-            reply,
-            lifetime,
-            ..
-        } = self.options;
-        let least = Duration::from_millis(30);
-        if lease < least
-            || reply < Duration::from_millis(1)
-            || lifetime.is_some_and(|time| time < least)
-        {
-            return Err(Error::new(
-                ErrorKind::InvalidInput,
-                format!(
-                    "cannot use a manager on a server with a lease of {lease:?}, replies within {reply:?} and a lifetime of {lifetime:?}: too short"
-                ),
-            ));
-        }
         let remote = Remote::connect(url, &self.name, self.options)?;
         Ok(Manager {
             engine: Engine::Remote(remote),

@@ -45,6 +45,7 @@ pub(crate) use self::lock::Guard;
 use self::direct::Direct;
 use self::lock::Held;
 use crate::error::{Error, ErrorKind, Result};
+use crate::handle;
 use crate::manager::engine::Init;
 use crate::manager::object::{Kind, Object};
 use crate::manager::ops::{End, Found, Reads, Writes};
@@ -69,6 +70,33 @@ pub(crate) struct Options {
     pub(crate) reply: Duration,
     /// How long to go on trying where the server cannot be reached.
     pub(crate) patience: Duration,
+}
+
+impl Options {
+    /// Times that clocks can add and servers can count.
+    pub(crate) fn check(&self) -> Result<()> {
+        let Self {
+            lease,
+            lifetime,
+            reply,
+            patience,
+        } = *self;
+        let (least, most) = (Duration::from_millis(30), Duration::from_hours(24 * 36_500));
+        let fits = |time: Duration, least: Duration| (least..=most).contains(&time);
+        if fits(lease, least)
+            && fits(reply, Duration::from_millis(1))
+            && fits(patience, Duration::ZERO)
+            && lifetime.is_none_or(|time| fits(time, least))
+        {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::InvalidInput,
+            format!(
+                "cannot use a manager on a server with a lease of {lease:?}, replies within {reply:?}, patience of {patience:?} and a lifetime of {lifetime:?}: too short or too long"
+            ),
+        ))
+    }
 }
 
 impl Default for Options {
@@ -118,6 +146,9 @@ struct Keys {
     last: String,
 }
 
+/// The field of the group's meta hash that says how long it lives, in ms; 0 is for good.
+const LIFE: &str = "life";
+
 /// Keys that one request sets the end of life of.
 const AT_ONCE: usize = 500;
 
@@ -138,13 +169,23 @@ impl Remote {
         if let Some(remote) = there().filter(|remote| !remote.group.is_lost()) {
             return Ok(remote);
         }
+        options.check()?;
+        let mut options = options;
+        let life = options.lifetime.map_or(0, |time| time.as_millis());
         let settings = Settings {
             reply: options.reply,
             patience: options.patience,
             lifetime: options.lifetime,
-            meta: Vec::new(),
+            meta: vec![(LIFE, life.to_string().into_bytes())],
         };
         let group = Group::join(&address, Tag::manager(name)?, settings)?;
+        // who made it has said how long it stays
+        let made = group.meta(LIFE);
+        let made = made.and_then(|life| std::str::from_utf8(&life).ok()?.parse().ok());
+        if let Some(life) = made {
+            options.lifetime = (life > 0).then(|| Duration::from_millis(life));
+            options.check()?;
+        }
         let random = memory::random().map_err(|error| Error::os("cannot make an id", error))?;
         let remote = Arc::new(Self {
             group,
@@ -165,6 +206,10 @@ impl Remote {
         }
         managers.insert(place, Arc::downgrade(&remote));
         drop(managers);
+        if let Some(lifetime) = remote.options.lifetime {
+            // nobody may have done so for almost as long as it lives
+            remote.prolong(lifetime)?;
+        }
         remote.begin_to_renew()?;
         Ok(remote)
     }
@@ -175,10 +220,15 @@ impl Remote {
         Self::connect(&url, &place.name, place.options.clone())
     }
 
-    /// For a handle that travels. The password goes along within this machine only.
+    /// For a handle that travels. The password goes along only from process to process of this machine, never into an object.
     pub(crate) fn place(&self) -> Place {
+        let address = self.group.address();
         Place {
-            address: self.group.address().to_send(),
+            address: if handle::is_encoding() {
+                address.to_send()
+            } else {
+                address.to_string()
+            },
             name: self.name.clone(),
             options: self.options.clone(),
         }
@@ -189,7 +239,10 @@ impl Remote {
     }
 
     fn begin_to_renew(self: &Arc<Self>) -> Result<()> {
-        let every = self.options.lease / 3;
+        let Options {
+            lease, lifetime, ..
+        } = self.options;
+        let every = lifetime.map_or(lease, |lifetime| lifetime.min(lease)) / 3;
         let (weak, mut all) = (Arc::downgrade(self), Instant::now());
         let beat = self.group.heart().beat(&self.group, every, move |_| {
             let Some(remote) = weak.upgrade() else { return };
