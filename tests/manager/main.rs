@@ -35,6 +35,7 @@ mod queues;
 #[cfg(feature = "redis")]
 #[path = "../support/redis.rs"]
 mod redis;
+mod review;
 mod sets;
 mod syncs;
 mod travel;

@@ -207,6 +207,8 @@ pub enum Cut {
     BeforeReply,
     /// The client has its reply, and finds the connection dead when it comes again.
     AfterReply,
+    /// Nothing is cut: the reply takes half a second.
+    Late,
 }
 
 #[derive(Default)]
@@ -292,9 +294,13 @@ fn join(client: UnixStream, server: UnixStream, plan: &Arc<Mutex<Plan>>) {
     thread::spawn(move || {
         let mut bytes = vec![0; 1 << 16];
         while let Ok(count @ 1..) = from.read(&mut bytes) {
-            let cut = due.lock().unwrap().take();
+            let mut cut = due.lock().unwrap().take();
             if cut.is_some() {
                 plan.lock().unwrap().done += 1;
+            }
+            if cut == Some(Cut::Late) {
+                pass(Duration::from_millis(500));
+                cut = None;
             }
             let lost = cut == Some(Cut::BeforeReply);
             if lost || to.write_all(&bytes[..count]).is_err() || cut.is_some() {
