@@ -78,9 +78,9 @@ fn every_kind_of_handle_arrives_as_what_it_was() {
     assert_eq!(array.to_vec().unwrap(), [0.5, 2.5]);
     assert_eq!(all.3[..], [9; 5000]);
     for pin in &pins {
-        let again = hold(Wire::from_bytes(pin.wire().unwrap().to_bytes()), &Nobody).unwrap();
+        let again = hold(Wire::from_bytes(pin.wire().to_bytes()), &Nobody).unwrap();
         assert_eq!(again.segment().unwrap().id(), pin.segment().unwrap().id());
-        assert!(descriptor_of(pin.wire().unwrap().segment()).is_some());
+        assert!(descriptor_of(pin.wire().segment()).is_some());
     }
 }
 
@@ -96,7 +96,7 @@ fn a_wrong_type_or_a_wild_handle_is_an_error() {
     let (bytes, _pins) = write(&array);
     let error = read::<FrozenArray<u64>>(&nobody(), &bytes).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::BadSegment, "not frozen: {error}");
-    let good = pins[0].wire().unwrap().to_bytes();
+    let good = pins[0].wire().to_bytes();
     for (at, lie, kind) in [
         (0, !good[0], ErrorKind::Gone),
         (16, 9, ErrorKind::BadSegment),
@@ -145,7 +145,7 @@ fn the_hook_hears_of_segments_that_were_ours() {
     on_drop(|id| DROPPED.lock().unwrap().push(id));
     let value = Value::new([1u64; 1000]).unwrap();
     let (bytes, pins) = write(&value);
-    let id = pins[0].wire().unwrap().segment();
+    let id = pins[0].wire().segment();
     drop((value, pins));
     assert!(DROPPED.lock().unwrap().contains(&id));
     assert!(descriptor_of(id).is_none());
@@ -172,7 +172,7 @@ fn what_arrived_stays_mapped_until_it_is_forgotten() {
     for keeps in [true, false] {
         let array = Array::from_slice(&[5u64; 2000]).unwrap();
         let (bytes, pins) = write(&array);
-        let id = pins[0].wire().unwrap().segment();
+        let id = pins[0].wire().segment();
         let shelf = Shelf(vec![(id, duplicate(id))], keeps);
         let source: Arc<dyn Source> = Arc::new(shelf);
         drop((array, pins));
@@ -193,8 +193,8 @@ fn a_descriptor_of_something_else_is_not_mapped() {
     let other = Array::from_slice(&[6u64; 2000]).unwrap();
     let (bytes, pins) = write(&array);
     let (id, its) = (
-        pins[0].wire().unwrap().segment(),
-        write(&other).1[0].wire().unwrap().segment(),
+        pins[0].wire().segment(),
+        write(&other).1[0].wire().segment(),
     );
     let wrong = [
         OwnedFd::from(std::fs::File::open("/dev/null").unwrap()),
@@ -347,7 +347,7 @@ fn things(n: u64) -> Things {
 }
 
 fn cell_of(value: &Value<u64>) -> (SegmentId, [u8; 4]) {
-    let wire = write(value).1[0].wire().unwrap();
+    let wire = write(value).1[0].wire();
     (wire.segment(), wire.to_bytes()[20..24].try_into().unwrap())
 }
 

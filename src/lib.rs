@@ -234,7 +234,7 @@ pub fn sweep_matching(wanted: impl Fn(&str) -> bool) -> Result<Vec<String>> {
     )]
     let mut removed = segment::sweep::sweep(&wanted)?;
     #[cfg(feature = "manager")]
-    removed.extend(manager::sweep(&wanted)?);
+    removed.extend(handle::stores::sweep(&wanted)?);
     Ok(removed)
 }
 

@@ -8,10 +8,11 @@
 //! A process killed with pins in its hands loses nothing but them: the receiver is told `Gone`, or has it already.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "manager")]
+pub(crate) mod stores;
 pub(crate) mod travel;
 pub(crate) mod words;
 
-use std::any::Any;
 use std::cell::RefCell;
 use std::fmt;
 use std::os::fd::OwnedFd;
@@ -28,6 +29,8 @@ use crate::mem::spot::{Keeper, Spot};
 pub(crate) use crate::segment::registry::{descriptor_of, forget, on_drop};
 use crate::segment::slab::{Cell, Slab};
 use crate::segment::{Init, Segment, anonymous, classes, named, registry};
+#[cfg(feature = "manager")]
+use crate::store::{Place, Store};
 
 /// What keeps a shared thing alive in this process: its segment, or its cell of one.
 #[derive(Clone, Debug)]
@@ -140,8 +143,10 @@ pub(crate) const WIRE_LEN: usize = 32;
 const SEGMENT: u8 = 1;
 const FROZEN_SEGMENT: u8 = 2;
 const CELL: u8 = 3;
+#[cfg(feature = "manager")]
+const STORE: u8 = 4;
 
-/// A handle on the way: 16 bytes id, 1 byte kind (1 segment, 2 frozen segment, 3 cell), 3 unused, 4 cell, 4 generation, 4 unused.
+/// A handle on the way: 16 bytes id, 1 byte kind (1 segment, 2 frozen segment, 3 cell, 4 store), 3 unused, 4 cell, 4 generation, 4 unused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Wire([u8; WIRE_LEN]);
 
@@ -168,50 +173,50 @@ impl Wire {
 }
 
 /// Keeps a thing alive while its handle is on the way.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(crate) enum Pin {
-    /// A segment, or a cell of one, and the handle as it was or will be written.
-    Handle { wire: Wire, hold: Hold },
-    /// Anything else; the receiver finds it by what was written.
-    #[expect(dead_code, reason = "it is there to be dropped")]
-    Other(Arc<dyn Any + Send + Sync>),
+    /// A segment, or a cell of one.
+    Memory { wire: Wire, hold: Hold },
+    /// A store that goes with its last process. What it is asked for is written beside its wire, by who uses it.
+    #[cfg(feature = "manager")]
+    Store(Arc<Store>),
 }
 
 impl Pin {
-    /// The handle, if it is one of a segment.
-    pub(crate) fn wire(&self) -> Option<Wire> {
+    /// The handle, as it was or will be written.
+    pub(crate) fn wire(&self) -> Wire {
         match self {
-            Self::Handle { wire, .. } => Some(*wire),
-            Self::Other(_) => None,
+            Self::Memory { wire, .. } => *wire,
+            #[cfg(feature = "manager")]
+            Self::Store(store) => {
+                let mut bytes = [0; WIRE_LEN];
+                bytes[..16].copy_from_slice(&store.id());
+                bytes[16] = STORE;
+                Wire(bytes)
+            }
         }
     }
 
     /// The segment the thing lies in, if it lies in one.
     pub(crate) fn segment(&self) -> Option<Arc<Segment>> {
         match self {
-            Self::Handle { hold, .. } => Some(Arc::clone(hold.segment())),
-            Self::Other(_) => None,
+            Self::Memory { hold, .. } => Some(Arc::clone(hold.segment())),
+            #[cfg(feature = "manager")]
+            Self::Store(_) => None,
         }
     }
 }
 
-impl fmt::Debug for Pin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Handle { wire, .. } => wire.fmt(f),
-            Self::Other(_) => f.write_str("Other"),
-        }
-    }
-}
-
-/// Keeps `thing` while what this thread is just [`encoding`] is on the way; nothing outside of that.
+/// Keeps a store that goes with its last process while what this thread is just [`encoding`] is on the way; nothing outside of that.
 #[cfg(feature = "manager")]
-pub(crate) fn keep(thing: Arc<dyn Any + Send + Sync>) {
-    ENCODING.with_borrow_mut(|scopes| {
-        if let Some(pins) = scopes.last_mut() {
-            pins.push(Pin::Other(thing));
-        }
-    });
+pub(crate) fn keep(store: &Arc<Store>) {
+    if store.is_temporary() {
+        ENCODING.with_borrow_mut(|scopes| {
+            if let Some(pins) = scopes.last_mut() {
+                pins.push(Pin::Store(Arc::clone(store)));
+            }
+        });
+    }
 }
 
 /// Whether what this thread writes goes to another process of this machine.
@@ -275,7 +280,14 @@ pub(crate) fn decoding<R>(source: &Arc<dyn Source>, read: impl FnOnce() -> R) ->
     read()
 }
 
-/// Why the last handle that this thread tried to read since the last [`decoding`] began could not be attached. Taken by asking.
+/// Runs `read` where no handle of memory can be attached; of others, [`failure`] has the reason.
+pub(crate) fn following<R>(read: impl FnOnce() -> R) -> R {
+    FAILURE.take();
+    read()
+}
+
+/// Why the last handle that this thread tried to read since the last [`decoding`] or [`following`] began could not be attached. Taken by
+/// asking.
 pub(crate) fn failure() -> Option<Error> {
     FAILURE.take()
 }
@@ -293,8 +305,13 @@ pub(crate) fn failed<E: serde::de::Error>(error: Error) -> E {
 ///
 /// `Gone` if its last holder let go of it; `BadSegment` if the handle or the segment makes no sense; that of `source`.
 pub(crate) fn hold(wire: Wire, source: &dyn Source) -> Result<Pin> {
+    #[cfg(feature = "manager")]
+    if wire.0[16] == STORE {
+        let place = Place::of_temporary(wire.segment().to_bytes());
+        return stores::attach(&place).map(Pin::Store);
+    }
     let hold = attach(wire, source)?;
-    Ok(Pin::Handle { wire, hold })
+    Ok(Pin::Memory { wire, hold })
 }
 
 fn attach(wire: Wire, source: &dyn Source) -> Result<Hold> {
@@ -357,7 +374,7 @@ pub(crate) fn serialize<S: Serializer>(
     let collected = ENCODING.with_borrow_mut(|scopes| {
         let pins = scopes.last_mut()?;
         let hold = hold.clone();
-        pins.push(Pin::Handle { wire, hold });
+        pins.push(Pin::Memory { wire, hold });
         Some(())
     });
     if collected.is_none() {

@@ -235,12 +235,10 @@ pub(crate) fn held() -> &'static Arc<dyn Source> {
 
 /// Appends the handles of a result to its bytes: the wires, then their count.
 pub(crate) fn append_wires(pins: &[Pin], bytes: &mut Vec<u8>) {
-    let mut count = 0_u32;
-    for wire in pins.iter().filter_map(Pin::wire) {
-        bytes.extend_from_slice(&wire.to_bytes());
-        count += 1;
+    for pin in pins {
+        bytes.extend_from_slice(&pin.wire().to_bytes());
     }
-    bytes.extend_from_slice(&count.to_le_bytes());
+    bytes.extend_from_slice(&(pins.len() as u32).to_le_bytes());
 }
 
 /// Takes hold of the handles at the end of a result of `len` bytes, which `read` copies out; returns the length of what comes before

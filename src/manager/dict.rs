@@ -17,6 +17,7 @@ use crate::handle::travel::Travels;
 /// It is a handle: clones of it, and what other processes make of it, are the same dictionary. Keys and values are copied in and out, as
 /// bytes: a value that is a vector is changed by [`update`](Self::update), or by putting a new one; a value that is itself a handle of the manager is
 /// live. Two keys are equal if their bytes are: floats by their bits, and a `HashMap` is no key.
+/// What a key is asked for by, as `&str` for a `String`, is encoded as the key is; `[T; N]` is not found by a slice.
 ///
 /// Each call is whole or not at all, whoever is killed in it. A call on the local engine is a transaction, some hundred nanoseconds to read
 /// and about a microsecond to write; on a server it is one round trip.

@@ -130,8 +130,7 @@ impl Serialize for Engine {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::Local(local) => {
-                // a store without a path of the user's own is gone with its last user, so there must be one until it arrives
-                handle::keep(Arc::clone(local) as _);
+                handle::keep(local.store());
                 Place::<_, ()>::Local(local.place()).serialize(serializer)
             }
             #[cfg(feature = "redis")]

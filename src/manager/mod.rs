@@ -72,7 +72,6 @@ pub use self::condition::{Condition, ConditionGuard};
 pub use self::dict::{Dict, DictTx};
 pub use self::event::Event;
 pub use self::list::{List, ListTx};
-pub(crate) use self::local::sweep;
 pub use self::lock::{Lock, LockGuard, RLock, RLockGuard};
 pub use self::namespace::{Namespace, NamespaceTx};
 pub use self::queue::Queue;

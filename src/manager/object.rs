@@ -98,7 +98,8 @@ impl fmt::Display for Object {
 impl Object {
     /// The value that these bytes of the object stand for.
     pub(crate) fn decode<T: DeserializeOwned + 'static>(&self, bytes: &[u8]) -> Result<T> {
-        codec::decode(bytes).map_err(|reason| self.undecodable::<T>(bytes, &reason))
+        handle::following(|| codec::decode(bytes))
+            .map_err(|reason| self.undecodable::<T>(bytes, &reason))
     }
 
     /// Appends the bytes of a value that is to go into the object.
@@ -164,7 +165,8 @@ impl Object {
     }
 
     pub(crate) fn decode_key<K: DeserializeOwned>(&self, bytes: &[u8]) -> Result<K> {
-        codec::decode_key(bytes).map_err(|reason| self.undecodable::<K>(bytes, &reason))
+        handle::following(|| codec::decode_key(bytes))
+            .map_err(|reason| self.undecodable::<K>(bytes, &reason))
     }
 
     fn undecodable<T>(&self, bytes: &[u8], reason: &str) -> Error {

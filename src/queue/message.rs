@@ -113,7 +113,9 @@ pub(super) fn value<T: DeserializeOwned + 'static>(
         if form.handles {
             return with_handles(core, buffer);
         }
-        codec::decode(buffer).map_err(|reason| undecodable::<T>(core, &reason))
+        // a manager's handle is found by what is written, without any memory
+        let found = handle::following(|| codec::decode(buffer));
+        found.map_err(|reason| handle::failure().unwrap_or_else(|| undecodable::<T>(core, &reason)))
     })
 }
 

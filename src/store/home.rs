@@ -54,11 +54,7 @@ pub(super) fn temporary(gone: Gone) -> Result<Arc<Store>> {
     let mut has_swept = false;
     loop {
         let id = memory::random().map_err(|error| Error::os("cannot name a store", error))?;
-        let place = Place {
-            path: path_of(&id).as_os_str().as_bytes().to_vec(),
-            id,
-            is_temporary: true,
-        };
+        let place = Place::of_temporary(id);
         match make(place, gone) {
             Ok(Some(store)) => return Ok(store),
             Ok(None) => {}

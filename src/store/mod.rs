@@ -89,6 +89,15 @@ pub(crate) struct Place {
 }
 
 impl Place {
+    /// That of the temporary store with this id.
+    pub(crate) fn of_temporary(id: [u8; 16]) -> Self {
+        Self {
+            path: home::path_of(&id).as_os_str().as_bytes().to_vec(),
+            id,
+            is_temporary: true,
+        }
+    }
+
     pub(crate) fn path(&self) -> &Path {
         Path::new(OsStr::from_bytes(&self.path))
     }
@@ -152,6 +161,11 @@ impl Store {
 
     pub(crate) fn place(&self) -> Place {
         self.place.clone()
+    }
+
+    /// Whether it goes with its last process.
+    pub(crate) fn is_temporary(&self) -> bool {
+        self.place.is_temporary
     }
 
     pub(crate) fn id(&self) -> [u8; 16] {

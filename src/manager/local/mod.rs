@@ -8,7 +8,7 @@ mod keys;
 mod read;
 mod write;
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -16,11 +16,12 @@ use self::keys::Meta;
 use self::read::Snapshot;
 use self::write::Changes;
 use crate::error::{Error, ErrorKind, Result};
+use crate::handle::stores;
 use crate::manager::engine::Init;
 use crate::manager::object::{Kind, Object};
 use crate::manager::ops::{End, Found, Reads, Writes};
 use crate::segment;
-use crate::store::{self, Place, Reader, Store};
+use crate::store::{Place, Reader, Store};
 use crate::sys::clock::Wait;
 
 pub(crate) struct Local {
@@ -57,19 +58,23 @@ fn about_from_bytes(object: &dyn fmt::Display, bytes: &[u8]) -> Result<About> {
 
 impl Local {
     pub(crate) fn temporary() -> Result<Arc<Self>> {
-        Store::temporary(remove_segments).map(Self::over)
+        stores::temporary().map(Self::over)
     }
 
     pub(crate) fn at(path: &Path) -> Result<Arc<Self>> {
-        Store::at(path, remove_segments).map(Self::over)
+        stores::at(path).map(Self::over)
     }
 
     pub(crate) fn attach(place: &Place) -> Result<Arc<Self>> {
-        Store::attach(place, remove_segments).map(Self::over)
+        stores::attach(place).map(Self::over)
     }
 
     fn over(store: Arc<Store>) -> Arc<Self> {
         Arc::new(Self { store })
+    }
+
+    pub(crate) fn store(&self) -> &Arc<Store> {
+        &self.store
     }
 
     pub(crate) fn place(&self) -> Place {
@@ -209,7 +214,7 @@ impl Local {
 
     /// The name of the segments in which a lock or queue lies: all of them begin with this.
     fn segment_name(&self, object: &Object) -> String {
-        format!("{}{:x}.", segments_of(&self.store.id()), object.id)
+        format!("{}{:x}.", stores::segments_of(&self.store.id()), object.id)
     }
 }
 
@@ -244,27 +249,6 @@ fn find(store: &Reader<'_>, kind: Kind, of: &str, name: &str) -> Result<Option<O
         ));
     }
     Ok(Some(object(kind, id, Some(name))))
-}
-
-/// What the names of all segments of a store begin with.
-fn segments_of(store: &[u8; 16]) -> String {
-    let mut name = "manager.".to_owned();
-    for byte in store {
-        let _ = write!(name, "{byte:02x}");
-    }
-    name.push('.');
-    name
-}
-
-/// Removes the temporary managers that no process has; returns the names of their directories.
-pub(crate) fn sweep(wanted: impl Fn(&str) -> bool) -> Result<Vec<String>> {
-    store::sweep(wanted, remove_segments)
-}
-
-/// Removes the segments of a store that has gone.
-fn remove_segments(store: &[u8; 16]) {
-    // what cannot be removed is left to `sweep`
-    let _ = segment::sweep::remove_all(&segments_of(store));
 }
 
 impl fmt::Display for Local {
