@@ -231,7 +231,6 @@ fn a_process_killed_at_any_instruction_of_an_insert_has_inserted_or_not() {
 #[test]
 fn a_process_killed_at_any_instruction_of_the_end_of_a_commit_leaves_all_commits_before_it() {
     let test = "manager::a_process_killed_at_any_instruction_of_the_end_of_a_commit_leaves_all_commits_before_it";
-    const AROUND: usize = 50;
     with_keeper(test, "small", |keeper| {
         let before = |handle: &Handle| {
             let manager = handle.open();
@@ -272,7 +271,7 @@ fn a_process_killed_at_any_instruction_of_the_end_of_a_commit_leaves_all_commits
             let middle = usize::midpoint(not, done);
             *if cut(middle) { &mut done } else { &mut not } = middle;
         }
-        let around = done.saturating_sub(AROUND)..done + AROUND;
+        let around = done.saturating_sub(50)..done + 50;
         let visible = around.clone().filter(|count| cut(*count)).count();
         say(&format!(
             "{cuts} kills in {length} instructions ({} stepped): the commit is done at number {done}",
