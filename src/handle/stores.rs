@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::error::Result;
 use crate::segment;
 use crate::store::{self, Place, Store};
+use crate::sys::fork::PerProcess;
 
 /// As [`Store::temporary`].
 pub(crate) fn temporary() -> Result<Arc<Store>> {
@@ -18,9 +19,28 @@ pub(crate) fn at(path: &Path) -> Result<Arc<Store>> {
     Store::at(path, remove_segments)
 }
 
-/// As [`Store::attach`].
+/// As [`Store::attach`]. A worker keeps the last one until it rests: the next task may have a handle of it again, and opening costs some
+/// hundred microseconds.
 pub(crate) fn attach(place: &Place) -> Result<Arc<Store>> {
-    Store::attach(place, remove_segments)
+    let store = Store::attach(place, remove_segments)?;
+    if super::is_kept() {
+        let last = KEPT.lock().replace(Arc::clone(&store));
+        drop(last);
+    }
+    Ok(store)
+}
+
+static KEPT: PerProcess<Option<Arc<Store>>> = PerProcess::new();
+
+/// A worker has nothing to do.
+pub(crate) fn let_go() {
+    let last = KEPT.lock().take();
+    drop(last);
+}
+
+/// As [`store::collect`]: workers have gone, who may have kept what this process has left to them.
+pub(crate) fn collect() {
+    store::collect(remove_segments);
 }
 
 /// As [`store::sweep`].

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
+#[cfg(feature = "manager")]
+use crate::handle::stores;
 use crate::pool::memory::lock;
 use crate::pool::parent::{Core, Phase};
 use crate::sys::clock::Wait;
@@ -65,6 +67,8 @@ impl Core {
             self.terminate();
         }
         self.callbacks.finish();
+        #[cfg(feature = "manager")]
+        stores::collect();
     }
 }
 

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use crate::error::CUT_OFF;
 use crate::handle::Pin;
+#[cfg(feature = "manager")]
+use crate::handle::stores;
 use crate::handle::travel::FromParent;
 use crate::pool::board::{Board, KEEP_WARM};
 use crate::pool::call::Call;
@@ -201,6 +203,10 @@ impl Worker {
                 break;
             }
             self.call.rest(if rested { 0 } else { KEEP_WARM });
+            #[cfg(feature = "manager")]
+            if rested {
+                stores::let_go();
+            }
             self.let_go();
             let has_news = || self.claimer.has_news(board.tasks()) || Switch(board.stop()).is_on();
             let limit = if rested { SLEEP_MAX } else { NAP };

@@ -8,17 +8,34 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use super::growth::Alone;
-use super::home::{DATA, LEASE, LOCKS, PREFIX, ROOT, USING};
+use super::home::{DATA, LEASE, LOCKS, PREFIX, ROOT, USING, path_of};
 use super::{Gone, Place};
 use crate::error::{Error, Result};
 use crate::sys::dir::Dir;
+use crate::sys::fork::PerProcess;
 use crate::sys::lease::Holder;
 
 /// Gives up a temporary store, and removes it if nobody else has it.
 pub(super) fn leave(place: &Place, lease: &Holder, gone: Gone) {
     let _ = lease.give_back(USING);
-    if let Ok(dir) = Dir::open(place.path()) {
-        let _ = remove(&dir, place.path(), lease, &place.id, gone);
+    if let Ok(dir) = Dir::open(place.path())
+        && let Ok(false) = remove(&dir, place.path(), lease, &place.id, gone)
+    {
+        LEFT.lock().push(place.id);
+    }
+}
+
+/// Stores that this process has left to others, who may have been killed since.
+static LEFT: PerProcess<Vec<[u8; 16]>> = PerProcess::new();
+
+/// Removes what this process has left to others who are no more.
+pub(crate) fn collect(gone: Gone) {
+    let left = std::mem::take(&mut *LEFT.lock());
+    for id in left {
+        let path = path_of(&id);
+        if path.exists() && !sweep_one(&path, &id, gone).unwrap_or(false) {
+            LEFT.lock().push(id);
+        }
     }
 }
 
@@ -64,7 +81,9 @@ pub(crate) fn sweep(wanted: impl Fn(&str) -> bool, gone: Gone) -> Result<Vec<Str
     let mut removed: Vec<_> = names
         .filter(|name| {
             wanted(name)
-                && id_in(name).is_some_and(|id| sweep_one(name, &id, gone).unwrap_or(false))
+                && id_in(name).is_some_and(|id| {
+                    sweep_one(&Path::new(ROOT).join(name), &id, gone).unwrap_or(false)
+                })
         })
         .collect();
     removed.sort();
@@ -80,18 +99,17 @@ fn id_in(name: &str) -> Option<[u8; 16]> {
     u128::from_str_radix(digits, 16).ok().map(u128::to_be_bytes)
 }
 
-fn sweep_one(name: &str, id: &[u8; 16], gone: Gone) -> std::io::Result<bool> {
-    let path = Path::new(ROOT).join(name);
-    let dir = Dir::open(&path)?;
+fn sweep_one(path: &Path, id: &[u8; 16], gone: Gone) -> std::io::Result<bool> {
+    let dir = Dir::open(path)?;
     // another user's is left alone, and what another user has put there
     if !dir.is_ours()? {
         return Ok(false);
     }
     match dir.open_file(LEASE) {
-        Ok(file) => remove(&dir, &path, &Holder::new(file.as_fd())?, id, gone),
+        Ok(file) => remove(&dir, path, &Holder::new(file.as_fd())?, id, gone),
         // about to be made, or all but gone: it goes if it is empty
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            Ok(std::fs::remove_dir(&path).is_ok())
+            Ok(std::fs::remove_dir(path).is_ok())
         }
         Err(error) => Err(error),
     }

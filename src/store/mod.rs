@@ -70,7 +70,7 @@ use door::{Door, Entered};
 use gate::{Env, Gate, Inside, Keeper};
 use txn::Database;
 
-pub(crate) use leaving::sweep;
+pub(crate) use leaving::{collect, sweep};
 pub(crate) use txn::{KEY_MAX, Reader, Writer};
 
 /// Threads that can read at the same time, of all processes together.

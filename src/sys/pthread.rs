@@ -3,6 +3,7 @@
 use std::io;
 use std::ptr::NonNull;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use super::clock::{Wait, timespec};
 
@@ -110,18 +111,31 @@ impl Mutex {
     /// Locks. A lock whose owner died is made usable at once, so that a death here leaves it as it was, never stuck.
     #[inline]
     pub(crate) fn lock(self, wait: Wait) -> Outcome {
-        let mutex = self.0.as_ptr();
-        let code = match wait {
-            // SAFETY: a mutex by the contract of `at`.
-            Wait::Forever => unsafe { libc::pthread_mutex_lock(mutex) },
-            // SAFETY: as above.
-            Wait::No => unsafe { libc::pthread_mutex_trylock(mutex) },
-            Wait::Until(_) => timed(mutex, wait),
-        };
-        if code == 0 {
-            return Outcome::Acquired;
+        // SAFETY: a mutex by the contract of `at`.
+        match unsafe { libc::pthread_mutex_trylock(self.0.as_ptr()) } {
+            0 => Outcome::Acquired,
+            libc::EBUSY if wait != Wait::No => self.wait(wait),
+            code => self.other_outcome(code),
         }
-        self.other_outcome(code)
+    }
+
+    /// Waits for the mutex, and looks again after each [`ROUND`].
+    ///
+    /// WHY NOT `pthread_mutex_lock`: of several that wait, an unlock wakes one, and forgets that there are others: who was woken tells of them
+    /// when it locks. If a third locks before it, and it is killed then, nobody does, and they would sleep beside a free mutex for ever.
+    #[cold]
+    fn wait(self, wait: Wait) -> Outcome {
+        loop {
+            let round = match (wait, Wait::lasting(ROUND)) {
+                (Wait::Until(end), Wait::Until(round)) => Wait::Until(end.min(round)),
+                (_, round) => round,
+            };
+            match timed(self.0.as_ptr(), round) {
+                0 => return Outcome::Acquired,
+                libc::ETIMEDOUT if !wait.is_over() => {}
+                code => return self.other_outcome(code),
+            }
+        }
     }
 
     #[cold]
@@ -148,6 +162,9 @@ impl Mutex {
         unsafe { libc::pthread_mutex_unlock(self.0.as_ptr()) };
     }
 }
+
+/// How long one sleeps at most before one looks again.
+const ROUND: Duration = Duration::from_millis(100);
 
 #[cfg(target_env = "gnu")]
 fn timed(mutex: *mut libc::pthread_mutex_t, wait: Wait) -> i32 {
@@ -179,10 +196,10 @@ fn timed(mutex: *mut libc::pthread_mutex_t, wait: Wait) -> i32 {
 
 /// The end of `wait` on `clock`, nanoseconds below a whole second.
 fn moment(clock: libc::clockid_t, wait: Wait) -> libc::timespec {
-    let mut now = timespec(std::time::Duration::ZERO);
+    let mut now = timespec(Duration::ZERO);
     // SAFETY: a live timespec to write to.
     unsafe { libc::clock_gettime(clock, &raw mut now) };
-    let left = timespec(wait.left().unwrap_or(std::time::Duration::MAX));
+    let left = timespec(wait.left().unwrap_or(Duration::MAX));
     let nanoseconds = now.tv_nsec + left.tv_nsec;
     libc::timespec {
         tv_sec: now

@@ -1,10 +1,11 @@
 //! What the engine of one machine has of its own.
 
 use std::path::PathBuf;
+use std::time::Instant;
 
-use multiproc::{ErrorKind, Manager, Process};
+use multiproc::{ErrorKind, Manager, Pool, Process, manager};
 
-use crate::{kind, local};
+use crate::{LONG, kind, local};
 
 type Left = multiproc::Result<(Vec<PathBuf>, usize)>;
 
@@ -100,4 +101,32 @@ fn what_a_manager_in_a_directory_holds_is_there_the_next_time() {
     drop(manager.lock("door").unwrap().lock().unwrap());
     drop(manager);
     std::fs::remove_dir_all(&directory).unwrap();
+}
+
+/// A worker keeps a manager for the next task, and may be killed with it.
+#[test]
+fn a_manager_that_tasks_have_used_goes_when_workers_rest_or_with_their_pool() {
+    let used = |pool: &Pool| {
+        let manager = local();
+        let dict = manager.new_dict::<u8, u8>().unwrap();
+        let insert = |dict: manager::Dict<u8, u8>| dict.insert(1, 1).map(drop);
+        pool.apply(insert, dict).unwrap().unwrap();
+        let place = format!("{manager:?}");
+        let start = place.find("/dev/shm").unwrap();
+        PathBuf::from(place[start..].trim_end_matches(')'))
+    };
+    let pool = Pool::with_workers(1).unwrap();
+    let directory = used(&pool);
+    let until = Instant::now() + LONG;
+    while directory.exists() {
+        assert!(Instant::now() < until, "the worker does not let it go");
+        std::thread::yield_now();
+    }
+    let directory = used(&pool);
+    pool.terminate();
+    drop(pool);
+    assert!(
+        !directory.exists(),
+        "nobody removes what a killed worker has kept"
+    );
 }
