@@ -11,8 +11,7 @@ use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, s
 use serde::{Deserialize, Serialize};
 
 use crate::handle::{
-    Pin, Reach, SegmentId, Source, Wire, decoding, descriptor_of, encoding, failure, forget, hold,
-    on_drop,
+    Pin, SegmentId, Source, Wire, decoding, descriptor_of, encoding, failure, forget, hold, on_drop,
 };
 use crate::{Array, Error, ErrorKind, FrozenArray, Result, Value};
 
@@ -38,7 +37,7 @@ fn nobody() -> Arc<dyn Source> {
 }
 
 fn write<T: Serialize>(value: &T) -> (Vec<u8>, Vec<Pin>) {
-    let (bytes, pins) = encoding(Reach::Machine, || postcard::to_allocvec(value));
+    let (bytes, pins) = encoding(|| postcard::to_allocvec(value));
     (bytes.unwrap(), pins)
 }
 

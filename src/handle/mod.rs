@@ -212,27 +212,17 @@ impl Pin {
 pub(crate) fn keep(store: &Arc<Store>) {
     if store.is_temporary() {
         ENCODING.with_borrow_mut(|scopes| {
-            if let Some((pins, _)) = scopes.last_mut() {
+            if let Some(pins) = scopes.last_mut() {
                 pins.push(Pin::Store(Arc::clone(store)));
             }
         });
     }
 }
 
-/// How far a handle goes that is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reach {
-    /// To processes of this user on this machine.
-    Machine,
-    /// Into the hands of a server.
-    #[cfg(feature = "redis")]
-    Beyond,
-}
-
-/// Whether what this thread writes goes to another process of this machine, and nowhere else.
+/// Whether what this thread writes goes to another process.
 #[cfg(feature = "redis")]
-pub(crate) fn stays_on_this_machine() -> bool {
-    ENCODING.with_borrow(|scopes| matches!(scopes.last(), Some((_, Reach::Machine))))
+pub(crate) fn is_encoding() -> bool {
+    ENCODING.with_borrow(|scopes| !scopes.is_empty())
 }
 
 /// Where descriptors of segments come from that this process has not mapped.
@@ -252,7 +242,7 @@ pub(crate) trait Source: Send + Sync {
 }
 
 thread_local! {
-    static ENCODING: RefCell<Vec<(Vec<Pin>, Reach)>> = const { RefCell::new(Vec::new()) };
+    static ENCODING: RefCell<Vec<Vec<Pin>>> = const { RefCell::new(Vec::new()) };
     static DECODING: RefCell<Vec<Arc<dyn Source>>> = const { RefCell::new(Vec::new()) };
     static FAILURE: RefCell<Option<Error>> = const { RefCell::new(None) };
 }
@@ -267,15 +257,14 @@ impl Drop for Scope {
 }
 
 /// Runs `write`; within it handles can be serialised. Returns a pin for each, in the order they were written.
-pub(crate) fn encoding<R>(reach: Reach, write: impl FnOnce() -> R) -> (R, Vec<Pin>) {
-    ENCODING.with_borrow_mut(|scopes| scopes.push((Vec::new(), reach)));
+pub(crate) fn encoding<R>(write: impl FnOnce() -> R) -> (R, Vec<Pin>) {
+    ENCODING.with_borrow_mut(|scopes| scopes.push(Vec::new()));
     let scope = Scope(|| {
         let pins = ENCODING.with_borrow_mut(Vec::pop);
         drop(pins);
     });
     let result = write();
-    let pins =
-        ENCODING.with_borrow_mut(|scopes| scopes.last_mut().map(|(pins, _)| std::mem::take(pins)));
+    let pins = ENCODING.with_borrow_mut(|scopes| scopes.last_mut().map(std::mem::take));
     drop(scope);
     (result, pins.unwrap_or_default())
 }
@@ -389,7 +378,7 @@ pub(crate) fn serialize<S: Serializer>(
     }
     let wire = hold.wire(frozen);
     let collected = ENCODING.with_borrow_mut(|scopes| {
-        let (pins, _) = scopes.last_mut()?;
+        let pins = scopes.last_mut()?;
         let hold = hold.clone();
         pins.push(Pin::Memory { wire, hold });
         Some(())

@@ -121,22 +121,6 @@ impl Builder {
 }
 
 impl<S> Builder<S> {
-    /// Where what is encoded goes, as far as is known by now.
-    #[cfg_attr(
-        not(feature = "redis"),
-        expect(
-            clippy::unused_self,
-            reason = "there is one place where there is one engine"
-        )
-    )]
-    fn reach(&self) -> handle::Reach {
-        #[cfg(feature = "redis")]
-        if self.far.url.is_some() {
-            return handle::Reach::Beyond;
-        }
-        handle::Reach::Machine
-    }
-
     /// Sets the number of worker processes. Default: one for each usable processor, as affinity and cgroup limits allow;
     /// 1024 at most.
     ///
@@ -212,10 +196,9 @@ impl<S> Builder<S> {
         I: Serialize + DeserializeOwned + 'static,
         T: 'static,
     {
-        let reach = self.reach();
         let encoded = Reference::of::<call::Init<I, T>>(make).and_then(|function| {
             let mut bytes = Vec::new();
-            let (encoded, pins) = handle::encoding(reach, || codec::encode(&argument, &mut bytes));
+            let (encoded, pins) = handle::encoding(|| codec::encode(&argument, &mut bytes));
             encoded.map_err(|why| {
                 Error::new(
                     ErrorKind::Encode,

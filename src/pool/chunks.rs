@@ -321,7 +321,7 @@ fn context_bytes<C: Travels, T: Pod, L: RawLock>(
     len: usize,
 ) -> Result<(Vec<u8>, Vec<handle::Pin>)> {
     let mut bytes = Vec::new();
-    let (encoded, pins) = handle::encoding(handle::Reach::Machine, || {
+    let (encoded, pins) = handle::encoding(|| {
         let mut own = Vec::new();
         codec::encode(context, &mut own)?;
         let sent: Sent<T, L> = (array.clone(), lending, len as u64, Bytes(own));

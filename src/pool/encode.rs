@@ -6,7 +6,7 @@ use std::ops::Range;
 use crate::codec;
 use crate::error::{Error, ErrorKind, Result};
 use crate::handle::travel::Travels;
-use crate::handle::{self, Pin, Reach};
+use crate::handle::{self, Pin};
 use crate::pool::input::reusable;
 use crate::pool::parent::Core;
 use crate::pool::task::{Input, InputBytes};
@@ -19,7 +19,6 @@ thread_local! {
 
 /// Where encoded arguments go.
 pub(super) trait Sink: Copy {
-    const REACH: Reach;
     type Input;
     /// Takes `bytes`; they are bare numbers if they are `plain`, and `pins` are what the handles in them stand for.
     fn take(self, bytes: &[u8], plain: bool, pins: Vec<Pin>) -> Result<Self::Input>;
@@ -29,7 +28,7 @@ pub(super) trait Sink: Copy {
 fn encode_by<S: Sink>(sink: S, write: impl FnOnce(&mut Vec<u8>) -> Result<()>) -> Result<S::Input> {
     let mut scratch = SCRATCH.take(); // an encoder of the user's may come here again
     scratch.clear();
-    let (written, pins) = handle::encoding(S::REACH, || write(&mut scratch));
+    let (written, pins) = handle::encoding(|| write(&mut scratch));
     let input = written.and_then(|()| sink.take(&scratch, false, pins));
     SCRATCH.set(reusable(scratch));
     input
@@ -77,7 +76,6 @@ pub(super) fn range<A: Travels, S: Sink>(
 
 /// Into the slot itself, or into shared memory.
 impl Sink for &Core {
-    const REACH: Reach = Reach::Machine;
     type Input = Input;
 
     fn take(self, bytes: &[u8], plain: bool, pins: Vec<Pin>) -> Result<Input> {

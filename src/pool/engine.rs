@@ -9,8 +9,8 @@ use std::sync::Arc;
 use crate::error::Result;
 #[cfg(feature = "redis")]
 use crate::error::{Error, ErrorKind};
+use crate::handle::Pin;
 use crate::handle::travel::Travels;
-use crate::handle::{Pin, Reach};
 use crate::pool::callbacks::{Callbacks, Host};
 use crate::pool::encode;
 use crate::pool::map::Template;
@@ -65,22 +65,6 @@ impl Shared {
 }
 
 impl Engine {
-    /// Where what is encoded goes.
-    #[cfg_attr(
-        not(feature = "redis"),
-        expect(
-            clippy::unused_self,
-            reason = "there is one place where there is one engine"
-        )
-    )]
-    pub(super) fn reach(&self) -> Reach {
-        #[cfg(feature = "redis")]
-        if let Self::There(_) = self {
-            return Reach::Beyond;
-        }
-        Reach::Machine
-    }
-
     /// The workers of this machine, for what needs memory that is shared.
     #[cfg_attr(
         not(feature = "redis"),

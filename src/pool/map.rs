@@ -96,9 +96,7 @@ impl<'p, S> Chunked<'p, S> {
         I: IntoIterator<Item = A>,
     {
         let mut bytes = Vec::new();
-        let (encoded, pins) = handle::encoding(self.pool.engine.reach(), || {
-            codec::encode(context, &mut bytes)
-        });
+        let (encoded, pins) = handle::encoding(|| codec::encode(context, &mut bytes));
         encoded.map_err(|why| {
             Error::new(
                 ErrorKind::Encode,

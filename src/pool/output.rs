@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::codec;
 use crate::error::{Error, Result};
 use crate::handle::travel::{FromParent, append_wires};
-use crate::handle::{self, Pin, Reach};
+use crate::handle::{self, Pin};
 use crate::mem::arena::{GRANULE, Span, Taker};
 use crate::mem::place::OutOfRegion;
 use crate::pool::board::{Arena, Board, KEEP_WARM, corrupted};
@@ -43,15 +43,6 @@ pub(super) struct Output {
 }
 
 impl Output {
-    /// Where what is encoded goes.
-    fn reach(&self) -> Reach {
-        #[cfg(feature = "redis")]
-        if self.for_others {
-            return Reach::Beyond;
-        }
-        Reach::Machine
-    }
-
     /// The outcome and its inline bytes. What its handles stand for is sent ahead.
     pub(super) fn take(&mut self, pins: &[Pin]) -> (Outcome, &[u8]) {
         let nothing = Outcome {
@@ -141,7 +132,6 @@ impl Output {
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.clear();
         let mut pins = Vec::new();
-        let reach = self.reach();
         let end = guarded(|| {
             let result = function(argument().map_err(|why| (Status::BadArguments, why))?);
             // a vector of numbers goes to the arena from where it lies
@@ -149,8 +139,7 @@ impl Output {
                 Some(bytes) if bytes.len() > RESULT_INLINE => return Ok(Some(result)),
                 Some(bytes) => buffer.extend_from_slice(bytes),
                 None => {
-                    let (encoded, found) =
-                        handle::encoding(reach, || codec::encode(&result, &mut buffer));
+                    let (encoded, found) = handle::encoding(|| codec::encode(&result, &mut buffer));
                     encoded.map_err(|why| (Status::BadResult, why))?;
                     if self.for_others && !found.is_empty() {
                         return Err((Status::BadResult, HANDLE_STAYS.to_owned()));
@@ -340,8 +329,7 @@ impl<'a> Entries<'a> {
         }
         let mut buffer = std::mem::take(&mut self.output.buffer);
         buffer.clear();
-        let (encoded, pins) =
-            handle::encoding(self.output.reach(), || codec::encode(value, &mut buffer));
+        let (encoded, pins) = handle::encoding(|| codec::encode(value, &mut buffer));
         let written = match encoded {
             Ok(()) if self.output.for_others && !pins.is_empty() => {
                 self.entry(Status::BadResult, HANDLE_STAYS.as_bytes())

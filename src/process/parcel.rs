@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 
 use crate::codec;
 use crate::error::{Error, ErrorKind, Result};
-use crate::handle::{self, Pin, Reach, Source};
+use crate::handle::{self, Pin, Source};
 use crate::segment::ensure_available;
 use crate::sys::memfd;
 use crate::sys::socket::MESSAGE_MAX;
@@ -46,7 +46,7 @@ impl Parcel {
             return Ok((Self::of(bytes).map_err(Unpackable::NoMemory)?, Vec::new()));
         }
         let mut bytes = Vec::new();
-        let (encoded, pins) = handle::encoding(Reach::Machine, || codec::encode(value, &mut bytes));
+        let (encoded, pins) = handle::encoding(|| codec::encode(value, &mut bytes));
         encoded.map_err(Unpackable::Encode)?;
         if !pins.is_empty() {
             extend(&pins, &mut bytes);

@@ -15,7 +15,7 @@ use super::core::Core;
 use super::traffic::{Held, OnDeath};
 use crate::codec;
 use crate::error::{Error, ErrorKind, Result};
-use crate::handle::{self, Hold, Pin, Reach, SegmentId, Source};
+use crate::handle::{self, Hold, Pin, SegmentId, Source};
 use crate::segment::registry;
 use crate::sys::clock::Wait;
 
@@ -52,7 +52,7 @@ pub(super) fn put<T: Serialize + 'static>(core: &Core, value: &T, wait: Wait) ->
         return core.put(bytes, false, wait);
     }
     with_buffer(|buffer| {
-        let (encoded, pins) = handle::encoding(Reach::Machine, || codec::encode(value, buffer));
+        let (encoded, pins) = handle::encoding(|| codec::encode(value, buffer));
         encoded.map_err(|reason| refused::<T>(core, &reason))?;
         let mut names = Vec::with_capacity(pins.len());
         for segment in pins.iter().filter_map(Pin::segment) {

@@ -1,9 +1,8 @@
 //! Where a server is, and as whom to speak to it.
 
+use std::cell::Cell;
 use std::collections::HashMap;
-use std::env;
 use std::fmt;
-use std::fs;
 use std::path::PathBuf;
 
 use redis::{ConnectionAddr, IntoConnectionInfo};
@@ -123,45 +122,47 @@ impl Address {
         }
     }
 
+    /// The address as a handle carries it: with the password within this machine, without beyond it.
+    pub(crate) fn to_send(&self) -> String {
+        let text = if BEYOND.get() {
+            &self.shown
+        } else {
+            &self.text
+        };
+        text.clone()
+    }
+
     /// The address as it was given, password and all: for other processes of this machine, never for people.
     pub(crate) fn secret(&self) -> &str {
         &self.text
     }
 }
 
+thread_local! {
+    static BEYOND: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `encode`, what it makes being for another machine: no address in it has a password.
+pub(crate) fn beyond_this_machine<R>(encode: impl FnOnce() -> R) -> R {
+    struct Back(bool);
+    impl Drop for Back {
+        fn drop(&mut self) {
+            BEYOND.set(self.0);
+        }
+    }
+    let _back = Back(BEYOND.replace(true));
+    encode()
+}
+
 /// Addresses that this process has used.
 static KNOWN: PerProcess<HashMap<String, String>> = PerProcess::new();
 
-/// The address as this process uses it, of one that came without its password: used before, or told to this machine by its environment.
+/// The address as this process uses it, of one that came from another machine.
 pub(crate) fn with_secret(sent: &str) -> String {
-    if let Some(known) = KNOWN.lock().get(sent) {
-        return known.clone();
-    }
-    let told = TOLD.iter().filter_map(|name| env::var(name).ok());
-    let mut told = told.filter_map(|text| with_name(&text).ok());
-    let told = told.find(|(address, _)| address.shown == sent);
-    told.map_or_else(|| sent.to_owned(), |(address, _)| address.text)
-}
-
-/// Variables that have an address in them.
-const TOLD: [&str; 2] = ["MULTIPROC_WORKER", "MULTIPROC_URL"];
-
-/// An address and the name behind it: `url`, `url#name`, or `@path` of a file that holds one of them.
-pub(crate) fn with_name(text: &str) -> Result<(Address, Option<String>)> {
-    let read;
-    let text = match text.strip_prefix('@') {
-        Some(path) => {
-            let tried = format_args!("cannot read the address of a server from {path}");
-            read = fs::read_to_string(path).map_err(|error| Error::os(tried, error))?;
-            read.trim()
-        }
-        None => text,
-    };
-    let (url, name) = match text.split_once('#') {
-        Some((url, name)) => (url, Some(name.to_owned())),
-        None => (text, None),
-    };
-    Ok((Address::parse(url)?, name))
+    let known = KNOWN.lock();
+    known
+        .get(sent)
+        .map_or_else(|| sent.to_owned(), String::clone)
 }
 
 impl fmt::Display for Address {

@@ -224,8 +224,8 @@ impl Remote {
     pub(crate) fn place(&self) -> Place {
         let address = self.group.address();
         Place {
-            address: if handle::stays_on_this_machine() {
-                address.secret().to_owned()
+            address: if handle::is_encoding() {
+                address.to_send()
             } else {
                 address.to_string()
             },

@@ -9,7 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::handle::{Pin, Reach};
+use crate::handle::Pin;
 use crate::pool::batch::{End, Part};
 use crate::pool::callbacks::{Callback, Callbacks, Host};
 use crate::pool::encode::Sink;
@@ -156,7 +156,6 @@ impl Drop for Context {
 pub(in crate::pool) struct Away;
 
 impl Sink for Away {
-    const REACH: Reach = Reach::Beyond;
     type Input = (Vec<u8>, bool);
 
     fn take(self, bytes: &[u8], plain: bool, pins: Vec<Pin>) -> Result<(Vec<u8>, bool)> {
