@@ -21,6 +21,8 @@ macro_rules! on_each_engine {
 
 mod arrays;
 mod batches;
+#[cfg(feature = "redis")]
+mod cluster;
 mod dicts;
 #[cfg(feature = "redis")]
 mod faults;
