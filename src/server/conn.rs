@@ -123,6 +123,11 @@ impl Conn {
         self.asking = true;
     }
 
+    /// Whether it looks as it has to between two requests. One system call.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.stream.is_quiet()
+    }
+
     /// How long it has lain idle.
     pub(super) fn idle(&self) -> Duration {
         self.used.elapsed()

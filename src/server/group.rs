@@ -55,6 +55,8 @@ const IDLE_MAX: usize = 16;
 const PAUSES: [Duration; 2] = [Duration::from_millis(5), Duration::from_millis(500)];
 /// A connection that has been idle for longer is asked whether it is still one, before what must not be sent twice goes over it.
 const STALE: Duration = Duration::from_secs(1);
+/// One that has been idle for longer than this, but not that long, is looked at by itself.
+const FRESH: Duration = Duration::from_millis(1);
 /// Redirections that one request follows at most.
 const HOPS_MAX: u32 = 8;
 
@@ -166,14 +168,6 @@ impl Group {
 
     pub(crate) fn address(&self) -> &Address {
         &self.0.address
-    }
-
-    pub(crate) fn tag(&self) -> &Tag {
-        &self.0.tag
-    }
-
-    pub(crate) fn settings(&self) -> &Settings {
-        &self.0.settings
     }
 
     /// The key of `what` in this group.
@@ -327,14 +321,13 @@ impl Inner {
                 return Err(Fault::Failed(self.lost()));
             }
             while let Some(mut conn) = state.idle.pop() {
-                if retry == Retry::Safe || conn.idle() < STALE {
+                let idle = conn.idle();
+                if retry == Retry::Safe || idle < FRESH || (idle < STALE && conn.is_quiet()) {
                     return Ok(conn);
                 }
                 drop(state);
-                if conn
-                    .request(&mut Command::new("PING"), Duration::ZERO)
-                    .is_ok()
-                {
+                let mut ping = Command::new("PING");
+                if idle >= STALE && conn.request(&mut ping, Duration::ZERO).is_ok() {
                     return Ok(conn);
                 }
                 self.broke();
@@ -470,8 +463,8 @@ impl Inner {
     }
 }
 
-/// Where nobody else could connect meanwhile.
-fn pause(pause: Duration) {
+/// Lets time go by, where there is nothing that could be waited for.
+pub(crate) fn pause(pause: Duration) {
     let (_never, nobody) = std::sync::mpsc::channel::<()>();
     let _ = nobody.recv_timeout(pause);
 }

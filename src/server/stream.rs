@@ -5,8 +5,12 @@
 
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, recv};
 
 use super::url::Place;
 
@@ -55,6 +59,18 @@ impl Stream {
             socket.write_all(bytes)?;
             socket.flush()
         })
+    }
+
+    /// Whether nothing has come, and no end either, since the last reply.
+    pub(super) fn is_quiet(&self) -> bool {
+        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+        let fd = on!(self, socket => socket.as_raw_fd());
+        match recv(fd, &mut [0], flags) {
+            Err(Errno::EAGAIN) => true,
+            // TLS has things of its own to say
+            Ok(1) => !matches!(self, Stream::Unix(_) | Stream::Tcp(_)),
+            _ => false,
+        }
     }
 
     /// Reads until `end`, however often a signal comes between.

@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,6 +35,12 @@ impl TlsStream {
 
     pub(super) fn set_write_timeout(&self, limit: Option<Duration>) -> io::Result<()> {
         self.0.sock.set_write_timeout(limit)
+    }
+}
+
+impl AsRawFd for TlsStream {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.sock.as_raw_fd()
     }
 }
 

@@ -76,6 +76,8 @@ fn the_next_holder_after_one_that_was_killed_is_told_until_it_says_that_all_is_w
     drop(rlock.lock().unwrap());
 }
 
+type Holding = (Lock, List<u32>, Counter, List<String>);
+
 #[test]
 fn a_holder_that_was_stopped_beyond_its_lease_can_write_nothing_under_its_lock() {
     let server = RedisServer::start();
@@ -88,8 +90,7 @@ fn a_holder_that_was_stopped_beyond_its_lease_can_write_nothing_under_its_lock()
         manager.counter("here").unwrap(),
         manager.list::<String>("v").unwrap(),
     );
-    type Hands = (Lock, List<u32>, Counter, List<String>);
-    let hold = |(lock, list, here, verdicts): Hands| {
+    let hold = |(lock, list, here, verdicts): Holding| {
         let guard = lock.lock().unwrap();
         guard.batch(|tx| tx.list(&list)?.push(1)).unwrap();
         here.add(1).unwrap();
@@ -205,6 +206,8 @@ fn work_forever((dict, list, counter): (Dict<u64, u64>, List<u64>, Counter), man
     }
 }
 
+type Working = (Manager, (Dict<u64, u64>, List<u64>, Counter));
+
 #[test]
 fn whoever_is_killed_in_whatever_change_leaves_it_done_or_not_begun() {
     let server = RedisServer::start();
@@ -214,8 +217,7 @@ fn whoever_is_killed_in_whatever_change_leaves_it_done_or_not_begun() {
         manager.list::<u64>("l").unwrap(),
         manager.counter("c").unwrap(),
     );
-    type Hands = (Manager, (Dict<u64, u64>, List<u64>, Counter));
-    let work = |(manager, hands): Hands| work_forever(hands, &manager);
+    let work = |(manager, hands): Working| work_forever(hands, &manager);
     for round in 0..12_u64 {
         let hands = || {
             (

@@ -70,10 +70,11 @@ impl Remote {
                 .arg(&generation)
                 .count(belief)
                 .arg(if round.is_none() { "1" } else { "0" });
-            let look = self
-                .group
-                .run(&BARRIER_LOOK, call, Retry::Safe)?
-                .maybe_array()?;
+            let look = self.group.run(&BARRIER_LOOK, call, Retry::Safe);
+            let Some(look) = wait::look(wait, look)? else {
+                continue;
+            };
+            let look = look.maybe_array()?;
             let mut look = look.ok_or_else(|| gone(object))?.into_iter();
             match look.next().map_or(Ok(0), Reply::int)? {
                 0 => return Err(broken(object)),

@@ -59,11 +59,11 @@ impl Remote {
             };
             self.news(&s, &String::from_utf8_lossy(&last), round)?;
             let call = CONDITION_LOOK.call(&[&l, &s]).arg(&token).count(belief);
-            match self
-                .group
-                .run(&CONDITION_LOOK, call, Retry::Safe)?
-                .maybe_bytes()?
-            {
+            let look = self.group.run(&CONDITION_LOOK, call, Retry::Safe);
+            let Some(look) = wait::look(wait, look)? else {
+                continue;
+            };
+            match look.maybe_bytes()? {
                 Some(now) => last = now,
                 None => return Ok(false),
             }

@@ -246,8 +246,9 @@ impl Writes for Direct<'_> {
         if items.is_empty() {
             return Ok(());
         }
-        self.change(self.on(push_of(end), object).args(items))
-            .map(drop)
+        let call = scripts::LIST_PUSH.call(&self.0.list_keys(object));
+        let call = call.arg(push_of(end)).args(items);
+        self.run(&scripts::LIST_PUSH, call, Retry::Never).map(drop)
     }
 
     fn list_pop(&mut self, object: &Object, end: End, found: Found<'_>) -> Result<bool> {

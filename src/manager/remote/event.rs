@@ -36,9 +36,11 @@ impl Remote {
     pub(crate) fn event_wait(&self, object: &Object, wait: Wait) -> Result<bool> {
         let keys = self.event_keys(object);
         loop {
-            let look = self
-                .group
-                .run(&EVENT_LOOK, EVENT_LOOK.call(&keys), Retry::Safe)?;
+            let look = EVENT_LOOK.call(&keys);
+            let look = self.group.run(&EVENT_LOOK, look, Retry::Safe);
+            let Some(look) = wait::look(wait, look)? else {
+                continue;
+            };
             let [is_set, last] = look.parts()?;
             if is_set.flag()? {
                 return Ok(true);

@@ -65,6 +65,13 @@ pub(super) fn lost(key: &str) -> Error {
     )
 }
 
+fn deleted(key: &str) -> Error {
+    Error::new(
+        ErrorKind::Gone,
+        format!("cannot take the lock {key}: it was deleted; open it anew by its name"),
+    )
+}
+
 /// Holds a lock until it is dropped: with the last one of its thread the lock is given back.
 pub(crate) struct Guard {
     remote: Arc<Remote>,
@@ -170,9 +177,11 @@ impl Remote {
     fn acquire(&self, key: &str, wait: Wait) -> Result<(Lease, bool), LockError<Guard>> {
         let owner = self.unique();
         loop {
-            let left = match self.try_acquire(key, &owner).map_err(LockError::Other)? {
-                Ok(got) => return Ok(got),
-                Err(left) => left,
+            let tried = wait::look(wait, self.try_acquire(key, &owner));
+            let left = match tried.map_err(LockError::Other)? {
+                Some(Ok(got)) => return Ok(got),
+                Some(Err(left)) => left,
+                None => Duration::ZERO,
             };
             let Some(round) = wait::round(wait, left) else {
                 return Err(match wait {
@@ -192,7 +201,8 @@ impl Remote {
         let call = ACQUIRE.call(&[key]).arg(owner).count(lease);
         // the same try may say so twice
         let reply = self.group.run(&ACQUIRE, call, Retry::Safe)?;
-        let mut parts = reply.array()?.into_iter();
+        let parts = reply.maybe_array()?.ok_or_else(|| deleted(key))?;
+        let mut parts = parts.into_iter();
         let mut next = || parts.next().map_or(Ok(0), Reply::int);
         let (got, number, died) = (next()?, next()?, next()?);
         if got == 0 {

@@ -6,7 +6,7 @@
 //! | all | `meta` | protocol and epoch of the manager |
 //! | all | `objs` | a hash: name, or `#` and number, to kind and types |
 //! | dict, set, namespace, value, counter | the object's | a hash of fields |
-//! | list | the object's | a list |
+//! | list | the object's | a list; `:a` is there while somebody waits for an item, `:w` tokens for who waits |
 //! | array | the object's | a string |
 //! | queue | the object's | a list; `:s` capacity, unfinished, closed; `:nf` `:ne` tokens for who waits; `:j` a stream for who joins |
 //! | lock, rlock | the object's | [`lock`]; `:w` tokens for who waits |
@@ -54,6 +54,7 @@ use crate::server::command::Command;
 use crate::server::group::{Group, Retry, Settings};
 use crate::server::heartbeat::Beat;
 use crate::server::keys::Tag;
+use crate::server::reply::Reply;
 use crate::server::url::{self, Address};
 use crate::sys::clock::Wait;
 use crate::sys::fork::PerProcess;
@@ -326,6 +327,7 @@ impl Remote {
     fn keys_of(&self, object: &Object) -> Vec<String> {
         let more: &[&str] = match object.kind {
             Kind::Queue => &["s", "nf", "ne", "j"],
+            Kind::List => &["a", "w"],
             Kind::Lock | Kind::RLock | Kind::Semaphore => &["w"],
             Kind::Event => &["s"],
             Kind::Condition => &["w", "c", "l", "s"],
@@ -361,6 +363,9 @@ impl Remote {
         let name = name.map(Into::into);
         let object = Object { kind, id, name };
         let (how, bytes) = match init {
+            Init::Empty if matches!(kind, Kind::Lock | Kind::RLock | Kind::Condition) => {
+                ("lock", &[][..])
+            }
             Init::Empty => ("", &[][..]),
             Init::Field(bytes) => ("field", bytes),
             Init::Bytes(bytes) => ("bytes", bytes),
@@ -461,7 +466,7 @@ impl Remote {
         batch::run(self, under, change)
     }
 
-    /// Takes an item, and waits for one. An item whose reply is lost with the connection is lost.
+    /// Takes an item, and waits for one. Who waits hears of one that comes by a push at once, of any other within a second.
     pub(crate) fn list_pop_wait(
         &self,
         object: &Object,
@@ -469,18 +474,32 @@ impl Remote {
         wait: Wait,
         found: Found<'_>,
     ) -> Result<bool> {
-        let key = self.key_of(object);
-        let pop = match end {
-            End::Front => "BLPOP",
-            End::Back => "BRPOP",
-        };
-        while let Some(round) = wait::round(wait, wait::ROUND) {
-            if let Some(item) = self.item(pop, &key, round)? {
+        let keys = self.list_keys(object);
+        loop {
+            let call = scripts::LIST_AWAIT
+                .call(&keys)
+                .arg(direct::pop_of(end))
+                .count((wait::ROUND * 3).as_millis() as usize);
+            let item = self.group.run(&scripts::LIST_AWAIT, call, Retry::Never);
+            let item = wait::take(wait, item)?
+                .map(Reply::maybe_bytes)
+                .transpose()?;
+            if let Some(item) = item.flatten() {
                 found(&item);
                 return Ok(true);
             }
+            let Some(round) = wait::round(wait, wait::ROUND) else {
+                return Ok(false);
+            };
+            self.token(&keys[2], round)?;
         }
-        self.write(|ops| ops.list_pop(object, end, found))
+    }
+
+    /// The list, whether somebody waits, tokens for who does.
+    fn list_keys(&self, object: &Object) -> [String; 3] {
+        let key = self.key_of(object);
+        let [a, w] = ["a", "w"].map(|part| format!("{key}:{part}"));
+        [key, a, w]
     }
 
     /// For a script; 0 is for good.

@@ -39,11 +39,11 @@ impl Remote {
         let keys = self.queue_keys(object);
         loop {
             let call = QUEUE_PUT.call(&keys[..4]).arg(item);
-            match self
-                .group
-                .run(&QUEUE_PUT, call, Retry::Never)?
-                .maybe_int()?
-            {
+            let put = self.group.run(&QUEUE_PUT, call, Retry::Never);
+            let Some(put) = wait::take(wait, put)? else {
+                continue;
+            };
+            match put.maybe_int()? {
                 None => return Err(gone(object)),
                 Some(0) => {}
                 Some(1) => return Ok(()),
@@ -60,9 +60,11 @@ impl Remote {
     pub(crate) fn queue_get(&self, object: &Object, wait: Wait) -> Result<Option<Vec<u8>>> {
         let keys = self.queue_keys(object);
         loop {
-            let reply = self
-                .group
-                .run(&QUEUE_GET, QUEUE_GET.call(&keys[..4]), Retry::Never)?;
+            let reply = QUEUE_GET.call(&keys[..4]);
+            let reply = self.group.run(&QUEUE_GET, reply, Retry::Never);
+            let Some(reply) = wait::take(wait, reply)? else {
+                continue;
+            };
             if reply.is_nil() {
                 return Err(gone(object));
             }
@@ -135,9 +137,11 @@ impl Remote {
         let [_, state, _, _, stream] = self.queue_keys(object);
         let keys = [state, stream];
         loop {
-            let look = self
-                .group
-                .run(&QUEUE_LEFT, QUEUE_LEFT.call(&keys), Retry::Safe)?;
+            let look = QUEUE_LEFT.call(&keys);
+            let look = self.group.run(&QUEUE_LEFT, look, Retry::Safe);
+            let Some(look) = wait::look(wait, look)? else {
+                continue;
+            };
             if look.is_nil() {
                 return Err(gone(object));
             }

@@ -15,6 +15,8 @@ if not about then redis.call('HSET', KEYS[1], ARGV[1], ARGV[2]) end
 if ARGV[4] ~= '' and redis.call('EXISTS', KEYS[2]) == 0 then
   if ARGV[4] == 'field' then
     redis.call('HSET', KEYS[2], '', ARGV[5])
+  elseif ARGV[4] == 'lock' then
+    redis.call('HSET', KEYS[2], 'f', '0')
   else
     redis.call('SET', KEYS[2], ARGV[5])
   end
@@ -84,6 +86,33 @@ else
   redis.call('HDEL', KEYS[1], ARGV[1])
 end
 return 1",
+);
+
+/// KEYS list, whether somebody waits, its tokens. ARGV: command, items. No call takes more at once than a script can.
+pub(super) static LIST_PUSH: Script = Script::new(
+    "list push",
+    "#!lua flags=
+for i = 2, #ARGV, 1000 do
+  redis.call(ARGV[1], KEYS[1], unpack(ARGV, i, math.min(i + 999, #ARGV)))
+end
+if redis.call('EXISTS', KEYS[2]) == 1 and redis.call('LLEN', KEYS[3]) == 0 then
+  redis.call('RPUSH', KEYS[3], '')
+  redis.call('PEXPIRE', KEYS[3], 5000)
+end",
+);
+
+/// KEYS list, whether somebody waits, its tokens. ARGV: command, for how many ms to believe that the caller waits. Tells the item, or nil.
+pub(super) static LIST_AWAIT: Script = Script::new(
+    "list pop",
+    "#!lua flags=allow-oom
+local item = redis.call(ARGV[1], KEYS[1])
+if not item then
+  redis.call('SET', KEYS[2], '', 'PX', ARGV[2])
+elseif redis.call('EXISTS', KEYS[1], KEYS[2]) == 2 and redis.call('LLEN', KEYS[3]) == 0 then
+  redis.call('RPUSH', KEYS[3], '')
+  redis.call('PEXPIRE', KEYS[3], 5000)
+end
+return item",
 );
 
 /// KEYS list. ARGV: index, item. Tells the old item.
@@ -165,7 +194,7 @@ while at <= #ARGV do
 end
 return 1";
 
-/// KEYS lock. ARGV: owner, lease in ms. {1, fence, whether its last holder died} or {0, ms left}.
+/// KEYS lock. ARGV: owner, lease in ms. {1, fence, whether its last holder died} or {0, ms left}; nil if there is no lock.
 ///
 /// The fence is greater than any before, even if the server forgot the last one: it is its time in microseconds.
 pub(super) static ACQUIRE: Script = Script::new(
@@ -177,13 +206,14 @@ local now = math.floor(us / 1000)
 local h = redis.call('HMGET', KEYS[1], 'o', 'd', 'f', 'a')
 local died = h[4] or '0'
 local fence = h[3]
+if not fence then return false end
 if h[1] ~= ARGV[1] then
   if h[1] then
     local left = tonumber(h[2]) - now
     if left > 0 then return {0, left} end
     died = '1'
   end
-  fence = string.format('%.0f', math.max(tonumber(h[3] or 0) + 1, us))
+  fence = string.format('%.0f', math.max(tonumber(fence) + 1, us))
 end
 redis.call('HSET', KEYS[1], 'o', ARGV[1], 'd', string.format('%.0f', now + ARGV[2]), 'f', fence, 'a', died)
 return {1, fence, died}",

@@ -58,13 +58,14 @@ impl Remote {
         let key = self.key_of(object);
         let keys = [key.clone(), format!("{key}:w")];
         loop {
-            let taken = self
-                .group
-                .run(&TAKE_PERMIT, TAKE_PERMIT.call(&keys), Retry::Never)?;
-            match taken.maybe_int()? {
-                None => return Err(gone(object)),
-                Some(0) => {}
-                Some(_) => return Ok(()),
+            let call = TAKE_PERMIT.call(&keys);
+            let taken = self.group.run(&TAKE_PERMIT, call, Retry::Never);
+            if let Some(taken) = wait::take(wait, taken)? {
+                match taken.maybe_int()? {
+                    None => return Err(gone(object)),
+                    Some(0) => {}
+                    Some(_) => return Ok(()),
+                }
             }
             let Some(round) = wait::round(wait, wait::ROUND) else {
                 return Err(late(format!("acquire {object}"), wait));

@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use super::Remote;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::server::command::Command;
-use crate::server::group::Retry;
-use crate::server::reply::Reply;
+use crate::server::group::{Retry, pause};
 use crate::sys::clock::Wait;
 
 /// Longest sleep between two looks.
@@ -23,26 +22,49 @@ fn seconds(time: Duration) -> String {
     format!("{:.3}", time.as_secs_f64().max(0.001))
 }
 
+/// How long to leave a server alone that could not be reached.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Whether the server could not be reached, which who waits waits out.
+fn is_outage(error: &Error) -> bool {
+    error.kind() == ErrorKind::Disconnected
+}
+
+/// What came of a look that may be taken again: `None` if the server could not be asked, and there is time to ask again.
+pub(super) fn look<T>(wait: Wait, outcome: Result<T>) -> Result<Option<T>> {
+    outcome.map(Some).or_else(|error| {
+        if !is_outage(&error) || wait.is_over() {
+            return Err(error);
+        }
+        pause(wait.left().unwrap_or(PAUSE).min(PAUSE));
+        Ok(None)
+    })
+}
+
+/// The same of a look that takes something if it finds it: that it may have done so is an error.
+pub(super) fn take<T>(wait: Wait, outcome: Result<T>) -> Result<Option<T>> {
+    match outcome {
+        Err(error) if error.maybe_applied() == Some(true) => Err(error),
+        other => look(wait, other),
+    }
+}
+
+/// A sleep that was cut short is over.
+fn slept<T>(outcome: Result<T>, otherwise: T) -> Result<T> {
+    outcome.or_else(|error| {
+        if !is_outage(&error) {
+            return Err(error);
+        }
+        pause(PAUSE);
+        Ok(otherwise)
+    })
+}
+
 impl Remote {
     /// Sleeps until somebody leaves a token, and takes it. One that is lost with the connection costs its waiter a round.
     pub(super) fn token(&self, key: &str, round: Duration) -> Result<()> {
         let command = Command::new("BLPOP").key(key).arg(seconds(round));
-        self.group.block(command, round, Retry::Safe).map(drop)
-    }
-
-    /// Takes an item of a list, by `BLPOP` or `BRPOP`, and sleeps until there is one.
-    pub(super) fn item(
-        &self,
-        pop: &'static str,
-        key: &str,
-        round: Duration,
-    ) -> Result<Option<Vec<u8>>> {
-        let command = Command::new(pop).key(key).arg(seconds(round));
-        let reply = self.group.block(command, round, Retry::Never)?;
-        let Some(pair) = reply.maybe_array()? else {
-            return Ok(None);
-        };
-        pair.into_iter().nth(1).map(Reply::bytes).transpose()
+        slept(self.group.block(command, round, Retry::Safe).map(drop), ())
     }
 
     /// Sleeps until the stream has something after `last`; whether it has.
@@ -53,7 +75,7 @@ impl Remote {
             .arg("STREAMS")
             .key(stream)
             .arg(last);
-        let reply = self.group.block(command, round, Retry::Safe)?;
-        Ok(!reply.is_nil())
+        let reply = self.group.block(command, round, Retry::Safe);
+        slept(reply.map(|reply| !reply.is_nil()), false)
     }
 }
