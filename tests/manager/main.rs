@@ -40,6 +40,8 @@ mod redis;
 mod review;
 mod sets;
 mod syncs;
+#[cfg(feature = "redis-tls")]
+mod tls;
 mod travel;
 mod values;
 
