@@ -14,6 +14,7 @@ use std::time::Duration;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use multiproc::manager::Dict;
 use multiproc::{Manager, Pool};
+use redis::streams::StreamReadReply;
 use redis::{Connection, cmd};
 use rivals::{short, workers};
 use server::RedisServer;
@@ -163,6 +164,54 @@ fn same(x: u64) -> u64 {
     x
 }
 
+/// A worker of a stream that does nothing but answer, by a thread of its own, as few requests as it takes.
+fn answer_by_hand(server: &RedisServer) {
+    let mut bare = Bare::new(server);
+    bare.ask::<()>(
+        cmd("XGROUP")
+            .arg("CREATE")
+            .arg("tasks")
+            .arg("all")
+            .arg("0")
+            .arg("MKSTREAM"),
+    );
+    std::thread::spawn(move || {
+        loop {
+            let mut take = cmd("XREADGROUP");
+            take.arg("GROUP")
+                .arg("all")
+                .arg("me")
+                .arg("COUNT")
+                .arg(1)
+                .arg("BLOCK")
+                .arg(0);
+            take.arg("STREAMS").arg("tasks").arg(">");
+            // with the server this thread ends, too
+            let Ok(found) = take.query::<StreamReadReply>(&mut bare.0) else {
+                return;
+            };
+            let id = &found.keys[0].ids[0].id;
+            let mut done = redis::pipe();
+            done.atomic()
+                .cmd("XACK")
+                .arg("tasks")
+                .arg("all")
+                .arg(id)
+                .ignore();
+            done.cmd("XDEL").arg("tasks").arg(id).ignore();
+            done.cmd("XADD")
+                .arg("results")
+                .arg("*")
+                .arg("p")
+                .arg("7")
+                .ignore();
+            if done.query::<()>(&mut bare.0).is_err() {
+                return;
+            }
+        }
+    });
+}
+
 fn calls(c: &mut Criterion) {
     let Some(server) = server() else { return };
     let pool = Pool::builder().connect(server.url()).build();
@@ -171,9 +220,32 @@ fn calls(c: &mut Criterion) {
     let all = pool.wait_for_workers(workers(), Duration::from_secs(30));
     all.expect("an agent");
 
-    c.bench_function("remote_apply", |b| {
+    let mut group = c.benchmark_group("remote_apply");
+    group.bench_function("multiproc", |b| {
         b.iter(|| pool.apply(same, black_box(7)).expect("it"));
     });
+    answer_by_hand(&server);
+    let (mut bare, mut last) = (Bare::new(&server), "0".to_owned());
+    group.bench_function("client_streams_by_hand", |b| {
+        b.iter(|| {
+            bare.ask::<()>(
+                cmd("XADD")
+                    .arg("tasks")
+                    .arg("*")
+                    .arg("p")
+                    .arg(black_box("7")),
+            );
+            let mut read = cmd("XREAD");
+            read.arg("BLOCK")
+                .arg(0)
+                .arg("STREAMS")
+                .arg("results")
+                .arg(&last);
+            let found: StreamReadReply = bare.ask(&read);
+            last.clone_from(&found.keys[0].ids[0].id);
+        });
+    });
+    group.finish();
     let mut group = c.benchmark_group("remote_map");
     let items = 20_000;
     group.throughput(Throughput::Elements(items));

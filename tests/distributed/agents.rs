@@ -198,6 +198,29 @@ fn an_agent_told_to_end_gives_back_what_it_has_not_begun() {
     assert_settled(&server);
 }
 
+/// After many short tasks an agent takes many ahead. Where long ones follow, they must not wait behind each other while others idle.
+#[test]
+fn long_tasks_do_not_wait_at_an_agent_that_expected_short_ones() {
+    let server = RedisServer::start();
+    let _first = Agent::start(&server.url(), 1);
+    let pool = pool_at(&server.url()).build().unwrap();
+    let scene = Scene::new();
+    for _ in 0..3 {
+        assert_eq!(pool.chunk_size(1).map(square, 0..300).unwrap().len(), 300);
+    }
+    let task = pool
+        .chunk_size(1)
+        .map_async(begin, scene.items(30))
+        .unwrap();
+    scene.wait_begun(1);
+    let _second = Agent::start(&server.url(), 2);
+    scene.wait_begun(3);
+    scene.open();
+    assert_eq!(task.get().unwrap(), (0..30).collect::<Vec<u64>>());
+    scene.assert_each_once(30);
+    assert_settled(&server);
+}
+
 #[test]
 fn a_signal_to_an_agent_and_its_workers_costs_nothing() {
     let server = RedisServer::start();

@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::pool::builder::Local;
 use crate::pool::memory::lock;
 use crate::pool::remote::desk::{Desk, LOOK};
-use crate::pool::remote::hands::{Ending, Hands};
+use crate::pool::remote::hands::{Ending, Hands, LONG};
 use crate::pool::remote::keys::{Keys, hex};
 use crate::pool::remote::plan::{self, Place, Plan};
 use crate::pool::remote::scripts::{self, KEPT};
@@ -138,15 +138,19 @@ impl Agent {
         spawn("multiproc-take", desk, Desk::take)?;
         spawn("multiproc-hear", desk, hear)?;
         loop {
-            desk.core.wait(Wait::lasting(LOOK), || {
+            let is_ahead = lock(&desk.hands).is_ahead(desk.workers);
+            let limit = if is_ahead { LONG } else { LOOK };
+            desk.core.wait(Wait::lasting(limit), || {
                 !desk.arrivals.is_empty() || desk.stir.is_raised()
             });
             desk.stir.take();
             desk.settle(desk.finished());
             if self.is_terminated(Duration::ZERO) && !desk.is_ending() {
                 desk.end(Ending::Terminated);
-                let jobs = lock(&desk.hands).give_back();
-                desk.withdraw(false, &jobs);
+                desk.give_back();
+            }
+            if lock(&desk.hands).is_stalled(desk.workers) {
+                desk.give_back(); // others may have nothing to do
             }
             let hands = lock(&desk.hands);
             let Some((since, ending)) = hands.ending.clone() else {

@@ -119,6 +119,12 @@ impl Desk {
         }
     }
 
+    /// Gives back what was not begun.
+    pub(super) fn give_back(&self) {
+        let jobs = lock(&self.hands).give_back(self.workers);
+        self.withdraw(false, &jobs);
+    }
+
     /// A sign of life; hears how the pool is, and which parents live.
     pub(super) fn live(&self) -> Result<()> {
         let keys = &self.keys;
@@ -253,17 +259,7 @@ impl Desk {
         let Some((head, task)) = whole.and_then(|(head, rest)| Some((head, Task::read(rest)?)))
         else {
             // not of our parents: they have the same build
-            let head = Head {
-                kind: Kind::Task,
-                plain: false,
-                blob: false,
-                attempt: 0,
-                parent: 0,
-                chunk: 0,
-                function: [0; 2],
-                items: 1,
-            };
-            return lock(&self.hands).act(id, What::Drop, &head, Vec::new(), None);
+            return lock(&self.hands).act(id, What::Drop, 0, Vec::new(), None);
         };
         let blob = head
             .blob
@@ -273,7 +269,7 @@ impl Desk {
             && let Err(error) = self.live()
         {
             // a parent may be new, but that cannot be asked now
-            lock(&self.hands).act(id, What::Queue, &head, frame, blob);
+            lock(&self.hands).act(id, What::Queue, head.parent, frame, blob);
             return self.recover(&error);
         }
         let fate = lock(&self.hands).look(&id, &head, &frame, blob.as_ref());
@@ -284,14 +280,14 @@ impl Desk {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::Gone => {
                 let missing = head.answer(Kind::Missing, false).with(&[]);
-                lock(&self.hands).act(id, What::Result, &head, missing, None);
+                lock(&self.hands).act(id, What::Result, head.parent, missing, None);
             }
             Err(error) if matches!(error.kind(), ErrorKind::OutOfMemory | ErrorKind::Decode) => {
                 let result = failed(&head, &task, &error);
-                lock(&self.hands).act(id, What::Result, &head, result, blob);
+                lock(&self.hands).act(id, What::Result, head.parent, result, blob);
             }
             Err(error) => {
-                lock(&self.hands).act(id, What::Queue, &head, frame, blob);
+                lock(&self.hands).act(id, What::Queue, head.parent, frame, blob);
                 self.recover(&error);
             }
         }
@@ -379,10 +375,9 @@ impl Desk {
     /// Looks for tasks that the server thinks are here, and are not: the answer that brought them was lost, or the server has forgotten that
     /// they were settled.
     fn look_for_mine(&self, idle: Duration) {
-        if let Ok(mut tasks) = self.keys.mine(&self.me, idle) {
-            let hands = lock(&self.hands);
-            tasks.retain(|(id, _)| !hands.has(id));
-            drop(hands);
+        lock(&self.hands).ask();
+        if let Ok(tasks) = self.keys.mine(&self.me, idle) {
+            let tasks = lock(&self.hands).not_here(tasks);
             self.accept_all(tasks);
         }
     }

@@ -14,8 +14,8 @@ const UNWANTED_MAX: usize = 1 << 16;
 const DEEPEST: usize = 64;
 /// A task that is back so soon is short.
 const SHORT: Duration = Duration::from_millis(5);
-/// One that takes so long is not.
-const LONG: Duration = Duration::from_millis(100);
+/// One that takes so long is not, and others need not wait behind it here.
+pub(super) const LONG: Duration = Duration::from_millis(100);
 
 /// Who has a task done: the parent's random number, whichever of its names it uses, and its number of the task.
 pub(super) type Chunk = (u64, u64);
@@ -85,6 +85,8 @@ pub(super) struct Hands {
     by_chunk: HashMap<Chunk, u64>,
     /// Entries of the stream that are in hand, or about to be settled.
     ids: HashSet<String>,
+    /// While the server is asked what is here: entries that were settled since. Its answer may name them.
+    settled: Option<HashSet<String>>,
     pub(super) actions: Vec<Action>,
     unwanted: (VecDeque<Chunk>, HashSet<Chunk>),
     /// Parents that live, as of the last look.
@@ -93,6 +95,8 @@ pub(super) struct Hands {
     kept: HashMap<Chunk, (Instant, Arc<[u8]>)>,
     /// How many tasks may be in hand.
     depth: usize,
+    /// When the last one was over.
+    moved: Option<Instant>,
     pub(super) ending: Option<(Instant, Ending)>,
     /// Nothing is taken any more.
     pub(super) taken_all: bool,
@@ -124,11 +128,12 @@ impl Hands {
         self.depth.saturating_sub(self.tasks.len())
     }
 
+    /// An entry is to be settled, which is not that of a task in hand.
     pub(super) fn act(
         &mut self,
         id: String,
         what: What,
-        head: &Head,
+        parent: u64,
         frame: impl Into<Arc<[u8]>>,
         blob: Option<String>,
     ) {
@@ -136,7 +141,7 @@ impl Hands {
         self.actions.push(Action {
             id,
             what,
-            parent: head.parent,
+            parent,
             frame: frame.into(),
             blob,
             own: None,
@@ -146,6 +151,18 @@ impl Hands {
     /// Whether the entry is in hand or being settled.
     pub(super) fn has(&self, id: &str) -> bool {
         self.ids.contains(id)
+    }
+
+    /// The server is to be asked what is here.
+    pub(super) fn ask(&mut self) {
+        self.settled = Some(HashSet::new());
+    }
+
+    /// Of what it answers, those that are not.
+    pub(super) fn not_here(&mut self, mut tasks: Vec<(String, Vec<u8>)>) -> Vec<(String, Vec<u8>)> {
+        let settled = self.settled.take().unwrap_or_default();
+        tasks.retain(|(id, _)| !self.has(id) && !settled.contains(id));
+        tasks
     }
 
     /// Looks at an entry that was taken; one that is to be done is in hand from now on as far as `has` is concerned.
@@ -161,12 +178,30 @@ impl Hands {
         }
         let chunk = chunk_of(head);
         if self.ending.is_some() {
-            self.act(id.to_owned(), What::Queue, head, frame, blob.cloned());
+            self.act(
+                id.to_owned(),
+                What::Queue,
+                head.parent,
+                frame,
+                blob.cloned(),
+            );
         } else if self.unwanted.1.contains(&chunk) || !self.live.contains(&head.parent) {
-            self.act(id.to_owned(), What::Drop, head, Vec::new(), blob.cloned());
+            self.act(
+                id.to_owned(),
+                What::Drop,
+                head.parent,
+                Vec::new(),
+                blob.cloned(),
+            );
         } else if let Some((_, result)) = self.kept.get(&chunk) {
             let result = with_parent(result.to_vec(), head.parent);
-            self.act(id.to_owned(), What::Result, head, result, blob.cloned());
+            self.act(
+                id.to_owned(),
+                What::Result,
+                head.parent,
+                result,
+                blob.cloned(),
+            );
         } else if let Some(hand) = self
             .by_chunk
             .get(&chunk)
@@ -236,6 +271,9 @@ impl Hands {
         let ended = ended.iter().chain(std::iter::repeat(&false));
         for (action, ended) in actions.iter().zip(ended) {
             self.ids.remove(&action.id);
+            if let Some(settled) = &mut self.settled {
+                settled.insert(action.id.clone());
+            }
             if let Some(chunk) = action.own.filter(|_| *ended) {
                 self.kept.remove(&chunk);
             }
@@ -289,8 +327,21 @@ impl Hands {
         .collect()
     }
 
-    /// Whatever was not begun is to go back. Returns the jobs.
-    pub(super) fn give_back(&mut self) -> Vec<Arc<Job>> {
+    /// Whether more is in hand than without taking ahead.
+    pub(super) fn is_ahead(&self, workers: usize) -> bool {
+        self.tasks.len() > workers + 1
+    }
+
+    /// Whether tasks wait here behind long ones that were expected to be short.
+    pub(super) fn is_stalled(&self, workers: usize) -> bool {
+        let oldest = self.tasks.values().map(|hand| hand.taken).min();
+        let since = oldest.max(self.moved);
+        self.is_ahead(workers) && since.is_some_and(|since| since.elapsed() >= LONG)
+    }
+
+    /// Whatever was not begun is to go back, and no more is taken ahead for now. Returns the jobs.
+    pub(super) fn give_back(&mut self, workers: usize) -> Vec<Arc<Job>> {
+        self.depth = workers + 1;
         let hands = self.tasks.values_mut();
         hands
             .map(|hand| {
@@ -305,10 +356,179 @@ impl Hands {
         let Some(longest) = times.iter().max() else {
             return;
         };
+        self.moved = Some(Instant::now());
         if *longest > LONG {
             self.depth = (self.depth / 2).max(workers + 1);
         } else if *longest < SHORT && self.tasks.len() <= workers {
             self.depth = (self.depth * 2).min(Self::deepest(workers));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pool::remote::frame::Kind;
+
+    const PARENT: u64 = 0x7_0000;
+
+    fn head(parent: u64, chunk: u64) -> Head {
+        Head {
+            kind: Kind::Task,
+            plain: false,
+            blob: false,
+            attempt: 0,
+            parent,
+            chunk,
+            function: [0; 2],
+            items: 1,
+        }
+    }
+
+    /// Hands that know the parent, under each of its names.
+    fn hands() -> Hands {
+        let mut hands = Hands::new(2);
+        hands.live.extend([PARENT, PARENT + 1]);
+        hands
+    }
+
+    fn is_new(hands: &mut Hands, id: &str, head: &Head) -> bool {
+        matches!(hands.look(id, head, b"task", None), Fate::New)
+    }
+
+    /// Takes a task in hand; its number.
+    fn begin(hands: &mut Hands, id: &str, head: Head) -> u64 {
+        assert!(is_new(hands, id, &head));
+        let number = hands.number();
+        let hand = Hand {
+            id: id.to_owned(),
+            head,
+            frame: b"task".to_vec(),
+            blob: None,
+            job: Job::new(1, None),
+            taken: Instant::now(),
+            unwanted: false,
+            returned: false,
+        };
+        hands.put(number, hand);
+        number
+    }
+
+    fn result(head: &Head) -> Vec<u8> {
+        head.answer(Kind::Result, false).with(&[b"parts"])
+    }
+
+    #[test]
+    fn a_task_that_comes_again_is_answered_by_the_one_in_hand() {
+        let mut hands = hands();
+        let (old, new) = (head(PARENT, 3), head(PARENT + 1, 3));
+        let number = begin(&mut hands, "1-0", old);
+        assert!(!is_new(&mut hands, "1-0", &old), "an entry is taken once");
+        assert!(!is_new(&mut hands, "2-0", &new));
+        assert!(!hands.has("1-0") && hands.has("2-0"));
+        let action = hands.take(number, Some(result(&old))).unwrap();
+        assert_eq!((action.id.as_str(), action.parent), ("2-0", PARENT + 1));
+        let (head, _) = Head::read(&action.frame).unwrap();
+        assert_eq!((head.parent, head.chunk), (PARENT + 1, 3));
+    }
+
+    #[test]
+    fn a_result_is_kept_until_the_server_has_it() {
+        let mut hands = hands();
+        let (old, new) = (head(PARENT, 3), head(PARENT + 1, 3));
+        let number = begin(&mut hands, "1-0", old);
+        let action = hands.take(number, Some(result(&old))).unwrap();
+        hands.settled(&[action], &[false]);
+        assert!(!is_new(&mut hands, "2-0", &new), "the result answers");
+        let again = std::mem::take(&mut hands.actions);
+        assert_eq!((again[0].id.as_str(), again[0].what), ("2-0", What::Result));
+        assert_eq!(Head::read(&again[0].frame).unwrap().0.parent, PARENT + 1);
+        hands.keep_since(Duration::ZERO);
+        assert!(is_new(&mut hands, "3-0", &new), "not for good");
+
+        let number = begin(&mut hands, "4-0", head(PARENT, 4));
+        let action = hands.take(number, Some(result(&old))).unwrap();
+        hands.settled(&[action], &[true]);
+        assert!(is_new(&mut hands, "5-0", &head(PARENT, 4)));
+    }
+
+    #[test]
+    fn what_nobody_wants_is_dropped_and_does_not_answer_for_what_comes_again() {
+        let mut hands = hands();
+        let number = begin(&mut hands, "1-0", head(PARENT, 3));
+        assert_eq!(hands.unwant(PARENT, [3, 4]).len(), 1);
+        assert!(
+            !is_new(&mut hands, "2-0", &head(PARENT, 4)),
+            "it was cancelled before it came"
+        );
+        assert_eq!(hands.actions.pop().unwrap().what, What::Drop);
+        let again = begin(&mut hands, "3-0", head(PARENT + 1, 3));
+        assert_eq!(hands.take(number, None).unwrap().what, What::Drop);
+        assert!(!is_new(&mut hands, "4-0", &head(PARENT + 1, 3)));
+        assert_eq!(hands.take(again, None).unwrap().id, "4-0");
+    }
+
+    #[test]
+    fn a_parent_is_dead_when_no_name_of_it_lives() {
+        let mut hands = hands();
+        begin(&mut hands, "1-0", head(PARENT, 3));
+        hands.live = HashSet::from([PARENT + 1]);
+        assert!(hands.unwant_dead(Instant::now()).is_empty());
+        hands.live.clear();
+        let before = Instant::now().checked_sub(Duration::from_secs(1)).unwrap();
+        assert!(
+            hands.unwant_dead(before).is_empty(),
+            "it may have come after the look"
+        );
+        assert_eq!(hands.unwant_dead(Instant::now()).len(), 1);
+        assert!(
+            !is_new(&mut hands, "2-0", &head(PARENT, 5)),
+            "and nothing of it is begun"
+        );
+        assert_eq!(hands.actions[0].what, What::Drop);
+    }
+
+    #[test]
+    fn an_agent_that_ends_gives_back_what_it_takes() {
+        let mut hands = hands();
+        let number = begin(&mut hands, "1-0", head(PARENT, 3));
+        hands.ending = Some((Instant::now(), Ending::Terminated));
+        assert!(!is_new(&mut hands, "2-0", &head(PARENT, 4)));
+        assert_eq!(hands.actions[0].what, What::Queue);
+        assert_eq!(hands.give_back(2).len(), 1);
+        let action = hands.take(number, None).unwrap();
+        assert_eq!((action.what, &*action.frame), (What::Queue, &b"task"[..]));
+    }
+
+    /// The server had answered before it settled, so its answer named a task that was over by the time it came: it ran a second time.
+    #[test]
+    fn what_is_settled_while_the_server_is_asked_is_not_taken_again() {
+        let mut hands = hands();
+        let own = head(PARENT, 3);
+        let number = begin(&mut hands, "1-0", own);
+        hands.ask();
+        let action = hands.take(number, Some(result(&own))).unwrap();
+        hands.settled(&[action], &[true]);
+        let answer = vec![
+            ("1-0".to_owned(), Vec::new()),
+            ("2-0".to_owned(), Vec::new()),
+        ];
+        let not_here = hands.not_here(answer);
+        assert_eq!(not_here.len(), 1);
+        assert_eq!(not_here[0].0, "2-0");
+    }
+
+    #[test]
+    fn short_tasks_are_taken_ahead_and_long_ones_are_not() {
+        let mut hands = hands();
+        assert_eq!(hands.free(), 3);
+        for _ in 0..20 {
+            hands.learn(&[Duration::from_millis(1)], 2);
+        }
+        assert_eq!(hands.free(), Hands::deepest(2));
+        for _ in 0..20 {
+            hands.learn(&[Duration::from_millis(1), Duration::from_secs(1)], 2);
+        }
+        assert_eq!(hands.free(), 3);
     }
 }

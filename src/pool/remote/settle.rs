@@ -187,10 +187,10 @@ impl Desk {
                 continue; // it is being settled
             }
             if u32::from(head.attempt) < task.retries {
-                hands.act(id, What::Queue, &head, frame::again(&bytes), blob);
+                hands.act(id, What::Queue, head.parent, frame::again(&bytes), blob);
             } else {
                 let result = self.lost(&head, &task, &agent);
-                hands.act(id, What::Result, &head, result, blob);
+                hands.act(id, What::Result, head.parent, result, blob);
             }
         }
         for parent in parents.array()? {
