@@ -8,13 +8,13 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::codec;
 use crate::error::{Error, ErrorKind, Result};
-use crate::handle::{self, Pin};
+use crate::handle::Pin;
 use crate::pool::Pool;
 use crate::pool::board::{Board, WORKERS_MAX};
 use crate::pool::call;
 use crate::pool::crew::{Crew, Orders};
+use crate::pool::encode;
 use crate::pool::engine::Engine;
 use crate::pool::memory::Memory;
 use crate::pool::message::Init;
@@ -24,6 +24,8 @@ use crate::pool::remote;
 use crate::pool::travel;
 use crate::primitive::Counter;
 use crate::ring::slot::SLOTS_MAX;
+#[cfg(feature = "redis")]
+use crate::server::url::beyond_this_machine;
 use crate::spawn::function::Reference;
 use crate::spawn::hook;
 use crate::sys::process::processors;
@@ -34,8 +36,16 @@ const QUEUE_DEPTH: usize = 4096;
 /// How long a worker may take to become ready unless the builder says otherwise.
 const INIT_LIMIT: Duration = Duration::from_secs(60);
 
-/// The initialiser, its argument's bytes, and what handles in them stand for.
-type EncodedInit = (Reference, Vec<u8>, Vec<Pin>);
+/// The initialiser and its argument.
+struct EncodedInit {
+    function: Reference,
+    bytes: Vec<u8>,
+    /// As it goes to another machine.
+    #[cfg(feature = "redis")]
+    beyond: Vec<u8>,
+    /// What handles in it stand for.
+    pins: Vec<Pin>,
+}
 
 /// Builds a [`Pool`] with settings of its own; from [`Pool::builder`].
 ///
@@ -98,8 +108,8 @@ pub(super) struct Local {
     pub(super) workplace: Workplace,
     /// What handles in the initialiser's argument stand for.
     pub(super) pins: Vec<Pin>,
-    /// They work for another machine, to which no handle can go.
-    pub(super) for_others: bool,
+    /// If they work for another machine, to which no handle can go, the address of the server between.
+    pub(super) for_others: Option<String>,
 }
 
 impl Builder {
@@ -197,15 +207,17 @@ impl<S> Builder<S> {
         T: 'static,
     {
         let encoded = Reference::of::<call::Init<I, T>>(make).and_then(|function| {
-            let mut bytes = Vec::new();
-            let (encoded, pins) = handle::encoding(|| codec::encode(&argument, &mut bytes));
-            encoded.map_err(|why| {
-                Error::new(
-                    ErrorKind::Encode,
-                    format!("cannot encode the argument of the initialiser: {why}"),
-                )
-            })?;
-            Ok((function, bytes, pins))
+            let (bytes, pins) = encode::shared("the argument of the initialiser", &argument)?;
+            Ok(EncodedInit {
+                function,
+                bytes,
+                #[cfg(feature = "redis")]
+                beyond: beyond_this_machine(|| {
+                    encode::shared("the argument of the initialiser", &argument)
+                })?
+                .0,
+                pins,
+            })
         });
         let Self {
             workers,
@@ -330,7 +342,9 @@ impl<S> Builder<S> {
             }
         }
         let (init, pins) = match self.init.transpose()? {
-            Some((function, bytes, pins)) => (Some((function, bytes)), pins),
+            #[cfg(feature = "redis")]
+            Some(init) if self.far.url.is_some() => (Some((init.function, init.beyond)), init.pins),
+            Some(init) => (Some((init.function, init.bytes)), init.pins),
             None => (None, Vec::new()),
         };
         let workplace = Workplace {
@@ -362,7 +376,7 @@ impl<S> Builder<S> {
             retries: self.retries,
             workplace,
             pins,
-            for_others: false,
+            for_others: None,
         }
         .start()?;
         Ok(Pool::over(Engine::Here(core), workers, max_tasks))

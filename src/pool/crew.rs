@@ -40,8 +40,8 @@ const PAUSE_MAX: Duration = Duration::from_millis(100);
 pub(super) struct Orders {
     pub(super) max_tasks: Option<u64>,
     pub(super) may_spin: bool,
-    /// They work for another machine, to which no handle can go.
-    pub(super) for_others: bool,
+    /// If they work for another machine, to which no handle can go, the address of the server between.
+    pub(super) for_others: Option<String>,
     /// How long an item may take.
     pub(super) item_limit: Option<Duration>,
     /// How long a worker may take to become ready.
@@ -450,7 +450,7 @@ impl Core {
             record,
             max_tasks: orders.max_tasks,
             may_spin: orders.may_spin,
-            for_others: orders.for_others,
+            for_others: orders.for_others.clone(),
             item_limit: orders.item_limit,
             pause,
             init: orders.init.as_ref().map(|(init, ..)| *init),

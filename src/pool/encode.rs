@@ -3,6 +3,8 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
+use serde::Serialize;
+
 use crate::codec;
 use crate::error::{Error, ErrorKind, Result};
 use crate::handle::travel::Travels;
@@ -72,6 +74,15 @@ pub(super) fn range<A: Travels, S: Sink>(
         }
         Ok(())
     })
+}
+
+/// Encodes what all calls of a kind get.
+pub(super) fn shared<T: Serialize + 'static>(what: &str, value: &T) -> Result<(Vec<u8>, Vec<Pin>)> {
+    let mut bytes = Vec::new();
+    let (encoded, pins) = handle::encoding(|| codec::encode(value, &mut bytes));
+    let failed = |why| Error::new(ErrorKind::Encode, format!("cannot encode {what}: {why}"));
+    encoded.map_err(failed)?;
+    Ok((bytes, pins))
 }
 
 /// Into the slot itself, or into shared memory.

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use crate::error::Result;
 #[cfg(feature = "redis")]
 use crate::error::{Error, ErrorKind};
-use crate::handle::Pin;
 use crate::handle::travel::Travels;
 use crate::pool::callbacks::{Callbacks, Host};
 use crate::pool::encode;
@@ -19,6 +18,8 @@ use crate::pool::parent::Core;
 use crate::pool::remote::parent::{self as remote, Away, Remote};
 use crate::pool::result::Job;
 use crate::pool::task::Context;
+#[cfg(feature = "redis")]
+use crate::server::url::beyond_this_machine;
 use crate::sys::clock::Wait;
 
 /// The engine of a pool, as its handles hold it.
@@ -117,7 +118,7 @@ impl Engine {
             }
             #[cfg(feature = "redis")]
             Self::There(remote) => {
-                let input = encode::one(Away, argument)?;
+                let input = beyond_this_machine(|| encode::one(Away, argument))?;
                 remote.submit(template, job, 0, 1, input, wait)
             }
         }
@@ -141,18 +142,25 @@ impl Engine {
             }
             #[cfg(feature = "redis")]
             Self::There(remote) => {
-                let input = encode::range(Away, items, range)?;
+                let input = beyond_this_machine(|| encode::range(Away, items, range))?;
                 remote.submit(template, job, first, count, input, wait)
             }
         }
     }
 
     /// Takes the shared argument of a call.
-    pub(super) fn context(&self, bytes: Vec<u8>, pins: Vec<Pin>) -> Result<Shared> {
+    pub(super) fn context<C: Travels>(&self, context: &C) -> Result<Shared> {
+        let encode = || encode::shared("the context of map_with", context);
         match self {
-            Self::Here(core) => core.context(&bytes, pins).map(Shared::Here),
+            Self::Here(core) => {
+                let (bytes, pins) = encode()?;
+                core.context(&bytes, pins).map(Shared::Here)
+            }
             #[cfg(feature = "redis")]
-            Self::There(remote) => remote.context(bytes, &pins),
+            Self::There(remote) => {
+                let (bytes, pins) = beyond_this_machine(encode)?;
+                remote.context(bytes, &pins)
+            }
         }
     }
 

@@ -10,7 +10,6 @@ use serde::de::DeserializeOwned;
 
 use crate::codec;
 use crate::error::{Error, ErrorKind, Result};
-use crate::handle;
 use crate::handle::travel::Travels;
 use crate::pool::Pool;
 use crate::pool::call::{OnState, Plain, With};
@@ -95,15 +94,7 @@ impl<'p, S> Chunked<'p, S> {
     where
         I: IntoIterator<Item = A>,
     {
-        let mut bytes = Vec::new();
-        let (encoded, pins) = handle::encoding(|| codec::encode(context, &mut bytes));
-        encoded.map_err(|why| {
-            Error::new(
-                ErrorKind::Encode,
-                format!("cannot encode the context of map_with: {why}"),
-            )
-        })?;
-        let context = self.pool.engine.context(bytes, pins)?;
+        let context = self.pool.engine.context(context)?;
         self.submit_all(Reference::of::<With<C, A, R>>(f)?, Some(context), items)?
             .get()
     }

@@ -20,8 +20,8 @@ pub(super) struct Setup {
     pub(super) max_tasks: Option<u64>,
     /// Whether there are processors for all workers and the parent, so that spinning takes nothing from others.
     pub(super) may_spin: bool,
-    /// Whether its results go to another machine, to which no handle can go.
-    pub(super) for_others: bool,
+    /// Of a worker whose results go to another machine, to which no handle can go: the address of the server between.
+    pub(super) for_others: Option<String>,
     /// How long an item may take.
     pub(super) item_limit: Option<Duration>,
     /// How long it waits before it begins, since those before it did not get far.
@@ -68,7 +68,7 @@ impl Setup {
             .init
             .map(|init| (init.function.to_words(), init.granule, init.len));
         let (worker, record) = (self.worker, self.record);
-        let flags = (self.may_spin, self.for_others);
+        let flags = (self.may_spin, &self.for_others);
         let shape = (workers, slots, granules);
         to_bytes(&(
             shape,
@@ -88,7 +88,7 @@ impl Setup {
             u32,
             u64,
             Option<u64>,
-            (bool, bool),
+            (bool, Option<String>),
             Option<Duration>,
             Duration,
             Option<([u64; 2], u32, u64)>,
@@ -222,7 +222,7 @@ mod tests {
             record: 77,
             max_tasks: Some(9),
             may_spin: true,
-            for_others: false,
+            for_others: Some("unix:///r.sock".to_owned()),
             item_limit: Some(Duration::from_millis(5)),
             pause: Duration::from_millis(7),
             init: Some(Init {

@@ -16,12 +16,24 @@ use crate::pool::call::Argument;
 use crate::pool::input::{Input, SPARE_MIN, reusable};
 use crate::pool::wire::{self, Outcome, Place, RESULT_INLINE, Status, entry};
 use crate::ring::line::{Line, Progress};
+#[cfg(feature = "redis")]
+use crate::server::url::beyond_this_machine;
 use crate::spawn::panics::{encode_panic, guarded};
 use crate::sync::current::Current;
 
 /// Why a result cannot go to another machine.
 const HANDLE_STAYS: &str =
     "it holds a handle of shared memory, which stays on its machine; return a copy";
+
+/// Runs `write`; within it handles can be serialised, those of servers without their password if it is for others.
+fn encoding<R>(for_others: bool, write: impl FnOnce() -> R) -> (R, Vec<Pin>) {
+    #[cfg(feature = "redis")]
+    if for_others {
+        return beyond_this_machine(|| handle::encoding(write));
+    }
+    let _ = for_others;
+    handle::encoding(write)
+}
 
 /// A worker's way to give results.
 pub(super) struct Output {
@@ -139,7 +151,8 @@ impl Output {
                 Some(bytes) if bytes.len() > RESULT_INLINE => return Ok(Some(result)),
                 Some(bytes) => buffer.extend_from_slice(bytes),
                 None => {
-                    let (encoded, found) = handle::encoding(|| codec::encode(&result, &mut buffer));
+                    let (encoded, found) =
+                        encoding(self.for_others, || codec::encode(&result, &mut buffer));
                     encoded.map_err(|why| (Status::BadResult, why))?;
                     if self.for_others && !found.is_empty() {
                         return Err((Status::BadResult, HANDLE_STAYS.to_owned()));
@@ -329,7 +342,8 @@ impl<'a> Entries<'a> {
         }
         let mut buffer = std::mem::take(&mut self.output.buffer);
         buffer.clear();
-        let (encoded, pins) = handle::encoding(|| codec::encode(value, &mut buffer));
+        let (encoded, pins) =
+            encoding(self.output.for_others, || codec::encode(value, &mut buffer));
         let written = match encoded {
             Ok(()) if self.output.for_others && !pins.is_empty() => {
                 self.entry(Status::BadResult, HANDLE_STAYS.as_bytes())

@@ -16,6 +16,8 @@ use crate::pool::wire::Status;
 use crate::primitive::spin_loop;
 use crate::ring::claim::{Claimed, Claimer};
 use crate::ring::record::Writer;
+#[cfg(feature = "redis")]
+use crate::server::url::Address;
 use crate::spawn::function::{Reference, Resolved};
 use crate::spawn::panics::{catch_panics_of_this_thread, decode_panic, encode_panic_for_message};
 use crate::spawn::worker::Arrival;
@@ -55,8 +57,10 @@ pub(super) fn serve(arrival: Arrival) {
         return refused("its setup makes no sense");
     };
     #[cfg(feature = "redis")]
-    if setup.for_others {
+    if let Some(address) = &setup.for_others {
         entry::let_terminations_pass();
+        // from now on handles that come without the password find it
+        let _ = Address::parse(address);
     }
     let current = Arc::new(Current::new(setup.item_limit));
     let running = Arc::clone(&current);
@@ -129,7 +133,7 @@ impl Worker {
             me: me as u16,
             claimer: Claimer::new(board.tasks(), me as u16),
             records: Writer::new(setup.record),
-            call: Call::new(board, me, parent, current, setup.for_others)
+            call: Call::new(board, me, parent, current, setup.for_others.is_some())
                 .map_err(|error| error.to_string())?,
             current: Arc::clone(current),
             function: None,

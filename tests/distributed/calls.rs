@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use multiproc::{Array, Builder, ErrorKind, Pool, Queue, TryApplyError, Value};
+use multiproc::{Array, Builder, ErrorKind, Manager, Pool, Queue, TryApplyError, Value};
 
 use crate::redis::RedisServer;
 use crate::{Agent, PATIENCE, Scene, begin, pool_at};
@@ -386,4 +386,55 @@ fn what_is_too_large_is_refused_here() {
         .apply(|bytes: Vec<u8>| bytes.len(), vec![1; (64 << 20) + 1])
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::TooLarge);
+}
+
+/// A manager's objects are on the server, so their handles go wherever that can be reached; the password stays where it was given.
+#[test]
+fn handles_of_a_manager_on_a_server_travel_without_its_password() {
+    type Hits = multiproc::manager::Counter;
+    let server = RedisServer::start();
+    server.cli(["config", "set", "requirepass", "sesame"]);
+    let url = format!("{}?pass=sesame", server.url());
+    let _agent = Agent::start(&url, 2);
+    let hits = Manager::connect(&url).unwrap().counter("hits").unwrap();
+    let pool = pool_at(&url)
+        .init(|hits: Hits| hits, hits.clone())
+        .build()
+        .unwrap();
+    let scene = Scene::new();
+    let waiting = pool
+        .apply_async(
+            |(hits, item): (Hits, crate::Item)| {
+                begin(item);
+                hits.add(1000).unwrap();
+                hits
+            },
+            (hits.clone(), scene.item(0)),
+        )
+        .unwrap();
+    scene.wait_begun(1);
+    let sums = pool
+        .chunk_size(3)
+        .map_with(&hits, |hits, x: i64| hits.add(x).unwrap(), 1..=20)
+        .unwrap();
+    assert_eq!(sums.len(), 20);
+    pool.map_state(|hits: &mut Hits, x: i64| hits.add(x).unwrap(), [10_000])
+        .unwrap();
+    let ask = |rest: &[&str]| {
+        let mut args = vec!["-a", "sesame", "--no-auth-warning"];
+        args.extend(rest);
+        let output = std::process::Command::new("redis-cli")
+            .arg("-s")
+            .arg(server.socket())
+            .args(args)
+            .output();
+        String::from_utf8_lossy(&output.unwrap().stdout).into_owned()
+    };
+    let keys = ask(&["--scan", "--pattern", "mp1:{p.*"]);
+    assert!(keys.lines().any(|key| key.ends_with(":t")), "{keys}");
+    for key in keys.lines() {
+        assert!(!ask(&["dump", key]).contains("sesame"), "{key}");
+    }
+    scene.open();
+    assert_eq!(waiting.get().unwrap().get().unwrap(), 11_210);
 }

@@ -103,7 +103,7 @@ impl Agent {
             retries: 0, // each task says its own
             workplace: plan.workplace.clone(),
             pins: Vec::new(),
-            for_others: true,
+            for_others: Some(self.place.address.secret().to_owned()),
         }
         .start()
         .inspect_err(|error| Self::refuse(register, &error.to_string()))?;

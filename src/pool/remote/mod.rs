@@ -31,6 +31,7 @@ mod scripts;
 mod session;
 mod settle;
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,8 +49,8 @@ use plan::{Place, Plan};
 
 /// How long one lives without a sign of life unless the builder says otherwise.
 const LEASE: Duration = Duration::from_secs(15);
-/// Shorter is no time to give one.
-const LEASE_MIN: Duration = Duration::from_millis(50);
+/// Shorter is no time to give one, and after a longer one nobody waits any more.
+const LEASES: RangeInclusive<Duration> = Duration::from_millis(50)..=Duration::from_hours(24);
 
 /// What the builder of a pool was told.
 pub(super) struct Session {
@@ -64,8 +65,8 @@ pub(super) struct Session {
 /// Opens a pool on a server.
 pub(super) fn connect(session: Session, pins: &[Pin]) -> Result<Arc<Remote>> {
     let lease = session.far.lease.unwrap_or(LEASE);
-    if lease < LEASE_MIN {
-        let message = format!("the lease is {lease:?}, but must be at least {LEASE_MIN:?}");
+    if !LEASES.contains(&lease) {
+        let message = format!("the lease is {lease:?}, but must be in {LEASES:?}");
         return Err(Error::new(ErrorKind::InvalidInput, message));
     }
     parent::check_travels("the argument of the initialiser", 0, pins)?;
