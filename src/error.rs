@@ -56,7 +56,7 @@ pub enum ErrorKind {
     /// The task, or the function of a [`Process`](crate::Process), panicked; [`Error::panic`] has message, place and backtrace.
     TaskPanicked,
     /// The worker process died while it ran this item, or a [`Process`](crate::Process) before its function returned; [`Error::death`] says
-    /// of what.
+    /// of what. Of a pool on a server also: its agent was lost with the item in hand; then no process is named.
     WorkerDied,
     /// The item took longer than `Builder::task_timeout` allows; its worker was ended.
     TaskTimeout,

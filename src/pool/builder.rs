@@ -158,7 +158,8 @@ impl<S> Builder<S> {
         self
     }
 
-    /// Sets how often an item is run again after the worker that ran it died; 0 by default, since it may have had effects.
+    /// Sets how often an item is run again after the worker that ran it died, or, of a pool on a server, its agent was lost; 0 by default,
+    /// since it may have had effects.
     ///
     /// However many are allowed, a pool gives up ([`WorkersKeepDying`](ErrorKind::WorkersKeepDying)) when 16 workers and one more for each of
     /// its own have died in a row without any item coming to an end. From the third on each new worker first waits, a millisecond, then
@@ -272,12 +273,12 @@ impl<S> Builder<S> {
     /// |---|---|
     /// | a worker dies | as in any pool: its agent sees it at once, and only the item it ran is [`WorkerDied`](ErrorKind::WorkerDied) or run again |
     /// | an agent dies, its machine, or its network | after its [`lease`](Builder::lease), others take what it had taken. What of that it had begun, nobody can know: each of these items is run again if [`retries`](Builder::retries) allow it, and else [`WorkerDied`](ErrorKind::WorkerDied), begun or not |
-    /// | an agent was stopped for longer than its lease | the same; what it still delivers is passed over, so every item has one result |
+    /// | an agent was stopped for longer than its lease | the same; what it still delivers is passed over, so every item has one result, the first |
     /// | an agent is told to end, by SIGTERM | it gives back what it has not begun, and ends what it has |
     /// | this program dies | after its lease, its tasks are dropped, and those that run are ended; agents stay for others |
     /// | the connection breaks | all try again until the server is back, and nothing is lost or done twice by that |
     /// | the server is restarted with its log | the same |
-    /// | the server comes back without what it had, or this program was stopped for longer than its lease | what is outstanding is submitted again: in these two cases alone an item may run twice although `retries` is 0 |
+    /// | the server comes back without what it had, or this program was stopped or cut off for longer than its lease | what is outstanding is submitted again: in these two cases alone an item may run twice although `retries` is 0 |
     ///
     /// While the server is gone calls wait; a limit is the caller's, by [`get_timeout`](crate::AsyncResult::get_timeout).
     ///

@@ -11,7 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::pool::batch::End;
 use crate::pool::memory::lock;
 use crate::pool::parent::Phase;
-use crate::pool::remote::frame::{Head, Kind, Task, decode_parts};
+use crate::pool::remote::frame::{HEAD, Head, Kind, Task, decode_parts};
 use crate::pool::remote::keys::{INLINE_MAX, hex};
 use crate::pool::remote::parent::{Chunk, Remote, blob};
 use crate::pool::remote::scripts::{self, KEPT};
@@ -27,6 +27,8 @@ const AGAIN: Duration = Duration::from_millis(50);
 /// Tasks and bytes that are added in one step.
 const TASKS: usize = 256;
 const BYTES: usize = 1 << 20;
+/// Bytes of results that may stay on the server after they were read.
+const READ_MAX: usize = 4 << 20;
 
 /// What the sender does next.
 enum Turn {
@@ -413,6 +415,7 @@ impl Remote {
 
     /// The thread that reads results.
     fn receive(&self) {
+        let mut read = 0;
         loop {
             let (mended, parent, last, over) = {
                 let state = lock(&self.state);
@@ -436,7 +439,12 @@ impl Remote {
             };
             let last = last.clone();
             for (_, frame) in results {
+                read += frame.len() + HEAD;
                 self.take(&frame);
+            }
+            if read > READ_MAX {
+                read = 0;
+                self.trim(parent, &last);
             }
             let mut state = lock(&self.state);
             if state.parent == parent {
@@ -445,6 +453,15 @@ impl Remote {
             drop(state);
             self.tell_all();
         }
+    }
+
+    /// Removes results that were read. A sign of life does so, too, but not as often as large ones may need.
+    fn trim(&self, parent: u64, last: &str) {
+        let trim = Command::new("XTRIM")
+            .key(self.keys.results(parent))
+            .args(["MINID", last]);
+        // what stays now goes with the next
+        let _ = self.keys.group.call(trim, Retry::Safe);
     }
 
     /// Takes in a result. What is no frame is passed over, and so is one of a chunk that has its result.

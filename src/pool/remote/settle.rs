@@ -19,6 +19,9 @@ use crate::server::reply::Reply;
 /// Lost tasks that are looked after in one step.
 const LOST: i64 = 100;
 
+/// Items of a lost chunk that have an error of their own each.
+const LOST_EACH: usize = 1024;
+
 impl Desk {
     /// What is to be said now: of tasks that are over, and what others have decided.
     pub(super) fn finished(&self) -> Vec<Action> {
@@ -205,11 +208,14 @@ impl Desk {
     }
 
     fn lost(&self, head: &Head, task: &Task<'_>, agent: &str) -> Vec<u8> {
-        let first = task.first as usize;
-        let parts: Vec<Part> = (first..first + head.items as usize)
+        let (first, items) = (task.first as usize, head.items as usize);
+        // many items of a chunk share one error, which names the first
+        let each = if items <= LOST_EACH { 1 } else { items };
+        let parts: Vec<Part> = (first..first + items)
+            .step_by(each)
             .map(|item| Part {
                 first: item,
-                items: 1,
+                items: each,
                 end: End::Failed(Error::agent_lost(&self.name, agent, item)),
             })
             .collect();
