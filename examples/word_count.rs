@@ -69,7 +69,11 @@ fn pool(workers: Option<usize>) -> Result<Pool, Box<dyn Error>> {
         #[cfg(feature = "redis")]
         return Ok(builder.connect(url.to_string_lossy()).build()?);
         #[cfg(not(feature = "redis"))]
-        return Err(format!("MULTIPROC_URL is {url:?}: build with `--features redis`").into());
+        return Err(format!(
+            "MULTIPROC_URL is {}: build with `--features redis`",
+            url.display()
+        )
+        .into());
     }
     Ok(builder.build()?)
 }

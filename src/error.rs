@@ -29,9 +29,9 @@ pub enum ErrorKind {
     OutOfBounds,
     /// The memory, or the room in `/dev/shm`, is not there.
     OutOfMemory,
-    /// The kernel says that this user may not.
+    /// The kernel or a server says that this user may not.
     PermissionDenied,
-    /// Another holds the lock, or the queue of the pool is full, and the call was not to wait.
+    /// Another holds the lock, the queue is full or no permit is there, and the call was not to wait.
     WouldBlock,
     /// The time given was over first.
     Timeout,
@@ -45,7 +45,7 @@ pub enum ErrorKind {
     Frozen,
     /// The handle or pool was inherited by `fork`; only the process that made it may use it.
     Forked,
-    /// The thing behind a handle has gone with its last holder.
+    /// The thing behind a handle has gone with its last holder, or was deleted.
     Gone,
     /// The pool was closed or terminated: it takes no new work. Or the ring or queue was closed, and is empty if something was to be taken.
     Closed,

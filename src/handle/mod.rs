@@ -69,8 +69,9 @@ impl Hold {
         Ok(Self::Segment(segment))
     }
 
-    /// The thing of that name, or a new one. A half-made one of a dead process is made anew.
+    /// The thing of that name, or a new one. A half-made one of a dead process is made anew, by whoever is first: who comes second finds it there.
     pub(crate) fn open_or_create(name: &str, shape: Shape, init: Init<'_>) -> Result<Self> {
+        let mut looks = 3;
         loop {
             let missing = match Self::open(name) {
                 Err(error)
@@ -85,7 +86,13 @@ impl Hold {
                 Err(error)
                     if error.kind() == ErrorKind::AlreadyExists
                         && missing.kind() == ErrorKind::NotFound => {}
-                Err(error) if error.kind() == ErrorKind::AlreadyExists => return Err(missing),
+                // it was half made, and is whole now; or it is none of ours, and stays so
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                    looks -= 1;
+                    if looks == 0 {
+                        return Err(missing);
+                    }
+                }
                 other => return other,
             }
         }
@@ -198,6 +205,13 @@ impl Pin {
     }
 
     /// The segment the thing lies in, if it lies in one.
+    #[cfg_attr(
+        not(feature = "manager"),
+        expect(
+            clippy::unnecessary_wraps,
+            reason = "all lie in one where there are no stores"
+        )
+    )]
     pub(crate) fn segment(&self) -> Option<Arc<Segment>> {
         match self {
             Self::Memory { hold, .. } => Some(Arc::clone(hold.segment())),

@@ -7,14 +7,18 @@ use super::local::Local;
 use super::means::Means;
 use super::object::{Bound, Kind, deletes, travels};
 use crate::barrier::BarrierWaitResult;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 #[cfg(feature = "redis")]
 use crate::sys::clock::Wait;
+
+/// As of the barriers in memory.
+const PARTIES_MAX: usize = 4095;
 
 /// A place where so many wait until all have come, as Python's `Manager().Barrier()`.
 ///
 /// It is a handle: clones of it, and what other processes make of it, are the same barrier. It breaks if a wait is over its time, by
-/// [`abort`](Self::abort), and on one machine if a process that takes part dies; on a server a dead one is a wait that is over its time.
+/// [`abort`](Self::abort), and for those who wait when a process that takes part dies: at once on one machine, within seconds on a server. Of one that
+/// died before they came nobody knows: wait with a time limit.
 ///
 /// # Examples
 ///
@@ -47,6 +51,12 @@ impl Barrier {
     }
 
     pub(super) fn open(engine: &Engine, name: Option<&str>, parties: usize) -> Result<Self> {
+        if !(1..=PARTIES_MAX).contains(&parties) {
+            return Err(Error::new(
+                ErrorKind::InvalidInput,
+                format!("cannot make a barrier for {parties}: there may be 1 to {PARTIES_MAX}"),
+            ));
+        }
         let bound = Bound::new(engine, Kind::Barrier, "", name, Init::Empty)?;
         let barrier = Self::over(bound);
         match engine {

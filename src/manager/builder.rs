@@ -6,6 +6,10 @@ use super::Manager;
 use super::engine::Engine;
 use super::remote::{Options, Remote};
 use crate::error::Result;
+use crate::server::url;
+
+/// Chosen if nobody says a name.
+const DEFAULT: &str = "default";
 
 /// Joins a manager on a Redis or Valkey server, by [`Manager::builder`].
 ///
@@ -27,21 +31,21 @@ use crate::error::Result;
 #[derive(Clone, Debug)]
 #[must_use = "nothing is joined before `connect`"]
 pub struct Builder {
-    name: String,
+    name: Option<String>,
     options: Options,
 }
 
 impl Builder {
     pub(super) fn new() -> Self {
         Self {
-            name: "default".to_owned(),
+            name: None,
             options: Options::default(),
         }
     }
 
-    /// The manager of that name, 1 to 64 of `A-Z a-z 0-9 . _ -`. It is `default` unless set.
+    /// The manager of that name, 1 to 64 of `A-Z a-z 0-9 . _ -`. Unless it is set here or behind the address, it is `default`.
     pub fn name(mut self, name: impl Into<String>) -> Self {
-        self.name = name.into();
+        self.name = Some(name.into());
         self
     }
 
@@ -77,14 +81,16 @@ impl Builder {
     }
 
     /// Joins the manager, and makes it if there is none: `redis://[user:password@]host[:port][/db]`, `rediss://..` with the feature `redis-tls`, or
-    /// `unix:///path[?db=n&user=u&pass=p]`. Three round trips, none if this process uses it already.
+    /// `unix:///path[?db=n&user=u&pass=p]`; with `#name` behind it the manager's name; or `@/path` of a file that holds all that. Three round trips, none if this process uses it already.
     ///
     /// # Errors
     ///
     /// `InvalidInput` for an address or name that is none, for times that are none, and for a server that throws data away when it is full;
     /// `Disconnected`; `PermissionDenied`; `Protocol` if another version of this crate made it.
     pub fn connect(self, url: &str) -> Result<Manager> {
-        let remote = Remote::connect(url, &self.name, self.options)?;
+        let (address, name) = url::with_name(url)?;
+        let name = self.name.or(name).unwrap_or_else(|| DEFAULT.to_owned());
+        let remote = Remote::connect(address.secret(), &name, self.options)?;
         Ok(Manager {
             engine: Engine::Remote(remote),
         })

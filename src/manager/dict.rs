@@ -228,14 +228,7 @@ impl<K: Travels, V: Travels> Dict<K, V> {
     ///
     /// `Decode`; those of the [engine](crate::manager#errors).
     pub fn snapshot(&self) -> Result<Vec<(K, V)>> {
-        self.bound.read(|ops, dict| {
-            let mut pairs = Vec::new();
-            ops.each(dict, &mut |key, value| {
-                pairs.push(decode_pair(dict, key, value)?);
-                Ok(())
-            })?;
-            Ok(pairs)
-        })
+        self.bound.read(|ops, dict| snapshot(ops, dict))
     }
 
     /// The keys of one moment.
@@ -365,6 +358,34 @@ impl<'t, K: Travels, V: Travels> DictTx<'t, K, V> {
         remove(self.ops, self.object, key)?.transpose()
     }
 
+    /// As [`Dict::extend`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Dict::extend`].
+    pub fn extend(&mut self, pairs: impl IntoIterator<Item = (K, V)>) -> Result<()> {
+        let pairs = encode_all(self.object, pairs)?;
+        self.ops.put_all(self.object, &pairs)
+    }
+
+    /// As [`Dict::clear`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Dict::clear`].
+    pub fn clear(&mut self) -> Result<()> {
+        self.ops.clear(self.object)
+    }
+
+    /// As [`Dict::snapshot`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Dict::snapshot`].
+    pub fn snapshot(&mut self) -> Result<Vec<(K, V)>> {
+        snapshot(self.ops, self.object)
+    }
+
     /// As [`Dict::keys`].
     ///
     /// # Errors
@@ -462,6 +483,18 @@ pub(super) fn keys<K: Travels>(ops: &mut (impl Reads + ?Sized), dict: &Object) -
         Ok(())
     })?;
     Ok(keys)
+}
+
+fn snapshot<K: Travels, V: Travels>(
+    ops: &mut (impl Reads + ?Sized),
+    dict: &Object,
+) -> Result<Vec<(K, V)>> {
+    let mut pairs = Vec::new();
+    ops.each(dict, &mut |key, value| {
+        pairs.push(decode_pair(dict, key, value)?);
+        Ok(())
+    })?;
+    Ok(pairs)
 }
 
 fn decode_pair<K: Travels, V: Travels>(dict: &Object, key: &[u8], value: &[u8]) -> Result<(K, V)> {

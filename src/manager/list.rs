@@ -283,13 +283,8 @@ impl<T: Travels> List<T> {
             End_::Excluded(to) => *to,
             End_::Unbounded => usize::MAX,
         };
-        self.bound.read(|ops, list| {
-            let mut items = Vec::new();
-            ops.list_range(list, from as u64, to as u64, &mut |bytes| {
-                items.push(list.decode(bytes));
-            })?;
-            items.into_iter().collect()
-        })
+        self.bound
+            .read(|ops, list| part(ops, list, from as u64, to as u64))
     }
 
     /// Removes all items.
@@ -450,6 +445,24 @@ impl<'t, T: Travels> ListTx<'t, T> {
     pub fn pop_front(&mut self) -> Result<Option<T>> {
         pop(self.ops, self.object, End::Front)?.transpose()
     }
+
+    /// As [`List::to_vec`].
+    ///
+    /// # Errors
+    ///
+    /// As [`List::to_vec`].
+    pub fn to_vec(&mut self) -> Result<Vec<T>> {
+        part(self.ops, self.object, 0, u64::MAX)
+    }
+
+    /// As [`List::clear`].
+    ///
+    /// # Errors
+    ///
+    /// As [`List::clear`].
+    pub fn clear(&mut self) -> Result<()> {
+        self.ops.clear(self.object)
+    }
 }
 
 impl<T> fmt::Debug for ListTx<'_, T> {
@@ -472,6 +485,17 @@ fn get<T: Travels>(
         item = Some(list.decode(bytes));
     })?;
     item.transpose()
+}
+
+fn part<T: Travels>(
+    ops: &mut (impl Reads + ?Sized),
+    list: &Object,
+    from: u64,
+    to: u64,
+) -> Result<Vec<T>> {
+    let mut items = Vec::new();
+    ops.list_range(list, from, to, &mut |bytes| items.push(list.decode(bytes)))?;
+    items.into_iter().collect()
 }
 
 /// The old item is decoded, and may not be one, when the new one is in its place.

@@ -72,8 +72,36 @@ impl Kind {
         }
     }
 
+    /// Whether it lies in the store of one machine; the others lie in segments.
+    pub(crate) fn is_data(self) -> bool {
+        matches!(
+            self,
+            Self::Dict
+                | Self::List
+                | Self::Set
+                | Self::Namespace
+                | Self::Value
+                | Self::Counter
+                | Self::Array
+        )
+    }
+
     pub(crate) fn from_word(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.word() == word)
+    }
+}
+
+/// What an object of that kind and type is, with its article.
+pub(crate) fn described(kind: Kind, of: &str) -> String {
+    let word = kind.word();
+    let article = match kind {
+        Kind::Array | Kind::Event | Kind::RLock => "an",
+        _ => "a",
+    };
+    match (kind, of) {
+        (_, "") => format!("{article} {word}"),
+        (Kind::Semaphore, of) => format!("{article} {of} {word}"),
+        (_, of) => format!("{article} {word} of {of}"),
     }
 }
 
@@ -293,8 +321,9 @@ pub(crate) fn type_text<T: ?Sized>() -> String {
 /// Removing an object of the manager, by its field `bound`.
 macro_rules! deletes {
     () => {
-        /// Removes the object and its name from the manager; false if that is done already. Other handles of it find it empty, or get an
-        /// error of kind `Gone`; its name can be given anew.
+        /// Removes the object and its name from the manager; false if that is done already. Its name can be given anew. Delete what nobody uses
+        /// any more: on one machine other handles of it get an error of kind `Gone`; on a server they find it empty, or what bears its name now,
+        /// whatever that is.
         ///
         /// # Errors
         ///

@@ -48,6 +48,12 @@ impl<T> Queue<T> {
 
 impl<T: Travels> Queue<T> {
     pub(super) fn open(engine: &Engine, name: Option<&str>, capacity: usize) -> Result<Self> {
+        if capacity == 0 {
+            return Err(Error::new(
+                ErrorKind::InvalidInput,
+                "cannot make a queue in which no message can wait; ask for a capacity of at least 1",
+            ));
+        }
         let of = type_text::<T>();
         let bound = Bound::new(engine, Kind::Queue, &of, name, Init::Empty)?;
         let queue = Self::over(bound);

@@ -13,8 +13,9 @@ use crate::sys::clock::Wait;
 
 /// A number of permits, as Python's `Manager().Semaphore()` and `BoundedSemaphore()`.
 ///
-/// It is a handle: clones of it, and what other processes make of it, are the same semaphore. Any process may give a permit back, whoever took
-/// it. On one machine the permits of a process that ends come back; on a server they stay taken.
+/// It is a handle: clones of it, and what other processes make of it, are the same semaphore. Who has taken a permit gives
+/// it back. On one machine the permits of a process that ends come back by themselves, so what another has given back for it would come back twice; on
+/// a server they stay taken.
 ///
 /// # Examples
 ///

@@ -83,17 +83,7 @@ impl<T: Travels> Value<T> {
     ///
     /// If `change` does; nothing is changed.
     pub fn update(&self, mut change: impl FnMut(T) -> T) -> Result<T> {
-        self.bound.write(|ops, cell| {
-            let mut now = None;
-            ops.update(cell, b"", &mut |old| {
-                let old = old.ok_or_else(|| deleted(cell))?;
-                let value = change(cell.decode(old)?);
-                let bytes = cell.encode(&value)?;
-                now = Some(value);
-                Ok(Some(bytes))
-            })?;
-            now.ok_or_else(|| deleted(cell))
-        })
+        self.bound.write(|ops, cell| update(ops, cell, &mut change))
     }
 
     deletes!();
@@ -132,6 +122,19 @@ impl<'t, T: Travels> ValueTx<'t, T> {
     pub fn set(&mut self, value: T) -> Result<()> {
         set(self.ops, self.object, &value)
     }
+
+    /// As [`Value::update`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Value::update`].
+    ///
+    /// # Panics
+    ///
+    /// If `change` does; nothing of the batch is done.
+    pub fn update(&mut self, mut change: impl FnMut(T) -> T) -> Result<T> {
+        update(self.ops, self.object, &mut change)
+    }
 }
 
 impl<T> fmt::Debug for ValueTx<'_, T> {
@@ -164,6 +167,22 @@ fn get<T: Travels>(ops: &mut (impl Reads + ?Sized), cell: &Object) -> Result<T> 
 
 fn set<T: Travels>(ops: &mut dyn Writes, cell: &Object, value: &T) -> Result<()> {
     cell.with_bytes(value, |bytes| ops.put(cell, b"", bytes, None).map(drop))
+}
+
+fn update<T: Travels>(
+    ops: &mut dyn Writes,
+    cell: &Object,
+    change: &mut dyn FnMut(T) -> T,
+) -> Result<T> {
+    let mut now = None;
+    ops.update(cell, b"", &mut |old| {
+        let old = old.ok_or_else(|| deleted(cell))?;
+        let value = change(cell.decode(old)?);
+        let bytes = cell.encode(&value)?;
+        now = Some(value);
+        Ok(Some(bytes))
+    })?;
+    now.ok_or_else(|| deleted(cell))
 }
 
 /// A whole number that several processes count in.
@@ -218,10 +237,7 @@ impl Counter {
     ///
     /// `OutOfMemory` if the store is full; those of the [engine](crate::manager#errors).
     pub fn set(&self, n: i64) -> Result<()> {
-        self.bound.write(|ops, counter| {
-            ops.put(counter, b"", n.to_string().as_bytes(), None)
-                .map(drop)
-        })
+        self.bound.write(|ops, counter| set_count(ops, counter, n))
     }
 
     /// Adds to the number, and returns the sum.
@@ -264,12 +280,26 @@ impl<'t> CounterTx<'t> {
     pub fn add(&mut self, n: i64) -> Result<i64> {
         self.ops.add(self.object, b"", n)
     }
+
+    /// As [`Counter::set`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Counter::set`].
+    pub fn set(&mut self, n: i64) -> Result<()> {
+        set_count(self.ops, self.object, n)
+    }
 }
 
 impl fmt::Debug for CounterTx<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "CounterTx({})", self.object)
     }
+}
+
+fn set_count(ops: &mut dyn Writes, counter: &Object, n: i64) -> Result<()> {
+    let digits = n.to_string();
+    ops.put(counter, b"", digits.as_bytes(), None).map(drop)
 }
 
 fn count(ops: &mut (impl Reads + ?Sized), counter: &Object) -> Result<i64> {

@@ -154,6 +154,24 @@ pub(crate) fn beyond_this_machine<R>(encode: impl FnOnce() -> R) -> R {
     encode()
 }
 
+/// An address and the name behind it: `url`, `url#name`, or `@path` of a file that holds one of them.
+pub(crate) fn with_name(text: &str) -> Result<(Address, Option<String>)> {
+    let read;
+    let text = match text.strip_prefix('@') {
+        Some(path) => {
+            let tried = format_args!("cannot read the address of a server from {path}");
+            read = std::fs::read_to_string(path).map_err(|error| Error::os(tried, error))?;
+            read.trim()
+        }
+        None => text,
+    };
+    let (url, name) = match text.split_once('#') {
+        Some((url, name)) => (url, Some(name.to_owned())),
+        None => (text, None),
+    };
+    Ok((Address::parse(url)?, name))
+}
+
 /// Addresses that this process has used.
 static KNOWN: PerProcess<HashMap<String, String>> = PerProcess::new();
 

@@ -461,6 +461,7 @@ fn open_persistent(
     let mapping = Alone::wait(&lease)?;
     lease.take(USING).map_err(refused)?;
     if !dir.has(DATA).map_err(refused)? {
+        check_empty(path)?;
         make_data(dir, path)?;
     }
     let words = prepare(dir).map_err(refused)?;
@@ -495,6 +496,21 @@ fn open_persistent(
         gone,
     };
     Ok(home.into_store(table, env, database))
+}
+
+/// A directory with other files is not taken for a store that is about to be.
+fn check_empty(path: &Path) -> Result<()> {
+    let tried = format_args!("cannot create the store {}", path.display());
+    for entry in std::fs::read_dir(path).map_err(|error| Error::os(tried, error))? {
+        let name = entry.map_err(|error| Error::os(tried, error))?.file_name();
+        if ![LOCKS, LEASE, MAKING].iter().any(|own| name == *own) {
+            return Err(bad(
+                path,
+                "it is no store, and has other files; choose an empty directory, or a new one",
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Makes the data file of a persistent store. To be called alone.

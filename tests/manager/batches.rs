@@ -66,6 +66,36 @@ on_each_engine! {
         assert_eq!(namespace.attributes().unwrap(), ["a"]);
     }
 
+    fn a_batch_clears_fills_and_reads_whole_objects(manager) {
+        let dict = manager.new_dict::<u8, u8>().unwrap();
+        let list = manager.new_list::<u8>().unwrap();
+        let value = manager.new_value(1_u64).unwrap();
+        let counter = manager.new_counter().unwrap();
+        dict.extend([(1, 1), (2, 2)]).unwrap();
+        list.extend([1, 2, 3]).unwrap();
+        manager.batch(|tx| {
+            let mut pairs = tx.dict(&dict)?;
+            pairs.clear()?;
+            assert!(pairs.is_empty()?);
+            pairs.extend([(7, 70), (8, 80)])?;
+            let mut all = pairs.snapshot()?;
+            all.sort_unstable();
+            assert_eq!(all, [(7, 70), (8, 80)]);
+            let mut items = tx.list(&list)?;
+            assert_eq!(items.to_vec()?, [1, 2, 3]);
+            items.clear()?;
+            items.push(9)?;
+            assert_eq!(items.to_vec()?, [9]);
+            assert_eq!(tx.value(&value)?.update(|n| n + 1)?, 2);
+            tx.counter(&counter)?.set(5)?;
+            assert_eq!(tx.counter(&counter)?.get()?, 5);
+            Ok(())
+        }).unwrap();
+        assert_eq!((dict.len().unwrap(), dict.get(&8).unwrap()), (2, Some(80)));
+        assert_eq!(list.to_vec().unwrap(), [9]);
+        assert_eq!((value.get().unwrap(), counter.get().unwrap()), (2, 5));
+    }
+
     fn a_batch_that_fails_changes_nothing(manager) {
         let dict = manager.new_dict::<u8, u8>().unwrap();
         let list = manager.new_list::<u8>().unwrap();

@@ -50,7 +50,7 @@ pub(crate) fn missing_tests(text: &str, read: impl Fn(&Path) -> Option<String>) 
 }
 
 /// What a row of a table of cases may say in its last column.
-pub(crate) const VERDICTS: [&str; 4] = ["same", "better", "not applicable", "with the Manager"];
+pub(crate) const VERDICTS: [&str; 3] = ["same", "better", "not applicable"];
 
 /// How often each verdict is given, and the rows that give none, or that claim what no test shows.
 pub(crate) fn verdicts(text: &str) -> ([usize; VERDICTS.len()], Vec<String>) {

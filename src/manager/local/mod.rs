@@ -18,7 +18,7 @@ use self::write::Changes;
 use crate::error::{Error, ErrorKind, Result};
 use crate::handle::stores;
 use crate::manager::engine::Init;
-use crate::manager::object::{Kind, Object};
+use crate::manager::object::{Kind, Object, described};
 use crate::manager::ops::{End, Found, Reads, Writes};
 use crate::segment;
 use crate::store::{Place, Reader, Store};
@@ -190,7 +190,9 @@ impl Local {
             }
             Ok(true)
         })?;
-        segment::sweep::remove_all(&self.segment_name(object))?;
+        if !object.kind.is_data() {
+            segment::sweep::remove_all(&self.segment_name(object))?;
+        }
         Ok(was)
     }
 
@@ -238,14 +240,10 @@ fn find(store: &Reader<'_>, kind: Kind, of: &str, name: &str) -> Result<Option<O
     let about = about.ok_or_else(|| keys::corrupted(&wanted, "what it is"))?;
     let (found, found_of, _) = about_from_bytes(&wanted, about)?;
     if (found, found_of.as_str()) != (kind, of) {
-        let what = |kind: Kind, of: &str| match of {
-            "" => format!("a {}", kind.word()),
-            of => format!("a {} of {of}", kind.word()),
-        };
         return Err(Error::type_mismatch(
             &format!("\"{name}\""),
-            what(kind, of),
-            what(found, &found_of),
+            described(kind, of),
+            described(found, &found_of),
         ));
     }
     Ok(Some(object(kind, id, Some(name))))

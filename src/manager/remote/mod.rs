@@ -47,7 +47,7 @@ use self::lock::Held;
 use crate::error::{Error, ErrorKind, Result};
 use crate::handle;
 use crate::manager::engine::Init;
-use crate::manager::object::{Kind, Object};
+use crate::manager::object::{Kind, Object, described};
 use crate::manager::ops::{End, Found, Reads, Writes};
 use crate::primitive::Counter;
 use crate::server::command::Command;
@@ -385,8 +385,8 @@ impl Remote {
             let (found, found_of) = about_from(&object, &found)?;
             return Err(Error::type_mismatch(
                 &format!("{object} of {self}"),
-                what(kind, of),
-                what(found, &found_of),
+                described(kind, of),
+                described(found, &found_of),
             ));
         }
         lock(&self.keys).known.extend(self.keys_of(&object));
@@ -548,13 +548,6 @@ fn about_from(object: &Object, bytes: &[u8]) -> Result<(Kind, String)> {
             format!("cannot open {object}: the server does not say what it is"),
         )
     })
-}
-
-fn what(kind: Kind, of: &str) -> String {
-    match of {
-        "" => format!("a {}", kind.word()),
-        of => format!("a {} of {of}", kind.word()),
-    }
 }
 
 impl fmt::Display for Remote {

@@ -8,7 +8,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::pool::builder::Workplace;
 use crate::server::group::{Group, Settings};
 use crate::server::keys::Tag;
-use crate::server::url::Address;
+use crate::server::url::{self, Address};
 use crate::spawn::function::Reference;
 use crate::spawn::hook;
 use crate::sys::image::{FNV_START, Image, fnv};
@@ -25,27 +25,8 @@ pub(super) struct Place {
 impl Place {
     /// `url`, `url#name`, or `@path` of a file that holds one of them.
     pub(super) fn parse(text: &str) -> Result<Self> {
-        let read;
-        let text = match text.strip_prefix('@') {
-            Some(path) => {
-                read = fs::read_to_string(path).map_err(|error| {
-                    Error::os(
-                        format_args!("cannot read the address of a server from {path}"),
-                        error,
-                    )
-                })?;
-                read.trim()
-            }
-            None => text,
-        };
-        let (url, name) = match text.split_once('#') {
-            Some((url, name)) => (url, Some(name.to_owned())),
-            None => (text, None),
-        };
-        Ok(Self {
-            address: Address::parse(url)?,
-            name,
-        })
+        let (address, name) = url::with_name(text)?;
+        Ok(Self { address, name })
     }
 
     pub(super) fn name(&self) -> String {
