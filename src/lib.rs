@@ -147,7 +147,6 @@ mod rwlock;
 mod segment;
 mod semaphore;
 #[cfg(feature = "redis")]
-#[allow(dead_code, reason = "the pool of several machines is to use the rest")]
 mod server;
 mod shared;
 mod spawn;
