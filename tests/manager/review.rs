@@ -1,8 +1,8 @@
 //! Found in review.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use multiproc::manager::{Barrier, Dict, Queue};
+use multiproc::manager::{Dict, Queue};
 use multiproc::{ErrorKind, Manager, Pool, Process};
 
 use crate::kind;
@@ -79,6 +79,10 @@ on_each_engine! {
 
 #[cfg(feature = "redis")]
 mod server {
+    use std::time::Instant;
+
+    use multiproc::manager::Barrier;
+
     use super::*;
     use crate::redis::{Cut, Data, Proxy, RedisServer};
 
