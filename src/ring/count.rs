@@ -4,7 +4,7 @@ use super::entry::{Age, Hint};
 use super::mpmc::{ASTRAY, Hand, Mpmc, Spoilt, left_behind, raise};
 use crate::primitive::Ordering;
 
-/// How often a count begins anew because somebody has pushed meanwhile. After that it may be too low.
+/// How often a count begins anew because somebody has pushed meanwhile. After that the most that was seen is taken, which may be too low.
 const LOOKS: usize = 100;
 
 impl Mpmc<'_> {
@@ -83,16 +83,18 @@ impl Mpmc<'_> {
             self.walk(|at, hint| count += self.left(at, hint).unwrap_or(0))?;
             return Ok(count);
         }
-        let mut waiting = 0;
+        let mut least = 0;
         for _ in 0..LOOKS {
             let (head, end) = self.head_and_end(hand)?;
-            waiting = end.saturating_sub(head);
+            let waiting = end.saturating_sub(head);
             // nothing was pushed from before the look at the head until after it: so many waited then
             if self.hint_at(end).1.age(end, self.plan.log2) == Age::Older {
-                break;
+                return Ok(waiting);
             }
+            // else there were as many at least, in this look as in those before
+            least = least.max(waiting);
         }
-        Ok(waiting)
+        Ok(least)
     }
 
     /// The first position that is not published, and after that the first item that waits, the other way round: there were as many items at
