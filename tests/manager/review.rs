@@ -25,7 +25,7 @@ fn a_manager_made_by_a_process_arrives_as_its_result() {
 fn a_manager_made_by_a_task_arrives_as_its_result() {
     let pool = Pool::with_workers(1).unwrap();
     let task = pool.apply_async(make, ()).unwrap();
-    std::thread::sleep(Duration::from_millis(300));
+    task.wait();
     pool.apply(|()| (), ()).unwrap();
     let dict = task.get().unwrap().unwrap();
     assert_eq!(dict.get(&1).unwrap(), Some(2));
@@ -91,6 +91,17 @@ mod server {
             .name(name)
             .connect(&server.url())
             .unwrap()
+    }
+
+    /// Returns when somebody sleeps at the server.
+    fn until_somebody_waits(server: &RedisServer) {
+        let end = Instant::now() + crate::LONG;
+        while server
+            .cli(["INFO", "clients"])
+            .contains("blocked_clients:0")
+        {
+            assert!(Instant::now() < end, "nobody waits");
+        }
     }
 
     fn life(server: &RedisServer, name: &str, lease: u64, life: u64) -> multiproc::Result<Manager> {
@@ -162,8 +173,10 @@ mod server {
         list.pop().unwrap();
         list.push(2).unwrap();
         drop((list, manager));
-        std::thread::sleep(Duration::from_millis(300));
-        assert_ne!(server.cli(["PTTL", "mp1:{m.a}:n:l"]), "-1");
+        let end = Instant::now() + Duration::from_secs(10);
+        while server.cli(["PTTL", "mp1:{m.a}:n:l"]) == "-1" {
+            assert!(Instant::now() < end, "it stays for ever");
+        }
     }
 
     #[test]
@@ -303,7 +316,7 @@ mod server {
         let list = manager.list::<u8>("l").unwrap();
         let other = list.clone();
         let waiter = std::thread::spawn(move || other.pop_timeout(Duration::from_secs(20)));
-        std::thread::sleep(Duration::from_millis(500));
+        until_somebody_waits(&server);
         server.restart(Data::Keep);
         list.push(5).unwrap();
         assert_eq!(waiter.join().unwrap().unwrap(), 5);
@@ -323,11 +336,11 @@ mod server {
         let guard = door.lock().unwrap();
         let other = door.clone();
         let waiter = std::thread::spawn(move || other.lock().map(drop).is_ok());
-        std::thread::sleep(Duration::from_millis(300));
+        until_somebody_waits(&server);
         server.stop();
+        // for longer than a reply and a try to reach it may take
         std::thread::sleep(Duration::from_millis(3000));
         server.cont();
-        std::thread::sleep(Duration::from_millis(300));
         drop(guard);
         assert!(waiter.join().unwrap());
     }
@@ -339,7 +352,7 @@ mod server {
         let queue = manager.queue::<u8>("q").unwrap();
         let other = queue.clone();
         let waiter = std::thread::spawn(move || other.get_timeout(Duration::from_secs(20)));
-        std::thread::sleep(Duration::from_millis(300));
+        until_somebody_waits(&server);
         server.cli(["REPLICAOF", "127.0.0.1", "1"]);
         server.cli(["REPLICAOF", "NO", "ONE"]);
         queue.put(&5).unwrap();
