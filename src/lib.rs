@@ -108,7 +108,7 @@
 //! | feature | on by default | what it brings |
 //! |---|---|---|
 //! | `auto` | yes | workers take over before `main` by themselves; see [`init`] |
-//! | `manager` | yes | [`Manager`], and with it LMDB: twenty small crates and C source, for a quarter more of compile time |
+//! | `manager` | yes | [`Manager`], and with it LMDB: some twenty small crates and C source |
 //! | `redis` | no | `Manager::connect`, `Builder::connect` and `worker`, over a Redis or Valkey server |
 //! | `redis-tls` | no | the same over TLS |
 #![deny(unsafe_code)]

@@ -13,7 +13,7 @@ use crate::error::{Error, ErrorKind, Result};
 /// A fixed number of plain items that several processes share, as Python's `Manager().Array`.
 ///
 /// It is a handle: clones of it, and what other processes make of it, are the same array. Items are copied in and out. On one machine
-/// [`multiproc::Array`](crate::Array) gives out references, and is a hundred times as fast.
+/// [`multiproc::Array`](crate::Array) gives out references, and is many times as fast.
 ///
 /// # Examples
 ///

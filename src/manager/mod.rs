@@ -188,7 +188,7 @@ objects! {
 }
 
 impl Manager {
-    /// A manager of this machine, in memory. Costs about a hundred microseconds, and two mapped files.
+    /// A manager of this machine, in memory. Costs some hundred microseconds, and three mapped files.
     ///
     /// Its data lies in a directory in `/dev/shm`, of mode 0700, and goes with the last process that has a handle. A directory whose
     /// processes were all killed is removed by the next program that calls this, and by [`sweep`](crate::sweep).

@@ -12,7 +12,7 @@ use crate::handle::travel::Travels;
 /// One value that several processes share, as Python's `Manager().Value`.
 ///
 /// It is a handle: clones of it, and what other processes make of it, are the same value, which is of any type that travels. It is copied in and out.
-/// On one machine [`multiproc::Value`](crate::Value) is a hundred times as fast, for plain types.
+/// On one machine [`multiproc::Value`](crate::Value) is many times as fast, for plain types.
 ///
 /// # Examples
 ///
@@ -188,7 +188,7 @@ fn update<T: Travels>(
 /// A whole number that several processes count in.
 ///
 /// It is a handle: clones of it, and what other processes make of it, are the same counter. [`add`](Self::add) is one change with nothing
-/// in between. On one machine [`Shared`](crate::Shared) with an atomic is a hundred times as fast.
+/// in between. On one machine [`Shared`](crate::Shared) with an atomic is many times as fast.
 ///
 /// # Examples
 ///
