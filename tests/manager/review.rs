@@ -1,7 +1,5 @@
 //! Found in review.
 
-use std::time::Duration;
-
 use multiproc::manager::{Dict, Queue};
 use multiproc::{ErrorKind, Manager, Pool, Process};
 
@@ -79,7 +77,7 @@ on_each_engine! {
 
 #[cfg(feature = "redis")]
 mod server {
-    use std::time::Instant;
+    use std::time::{Duration, Instant};
 
     use multiproc::manager::Barrier;
 
